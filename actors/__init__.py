@@ -1,0 +1,1 @@
+"""The pipeline: queue, nozzle, transformer, publisher. Knows nothing of browsers or HTTP."""

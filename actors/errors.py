@@ -1,0 +1,31 @@
+"""Every error of the pipeline, sorted by what the caller should do.
+
+Errors cross processes pickled, so each passes its positional arguments on to `Exception`.
+"""
+
+
+class RaywireError(Exception):
+    """Anything that Raywire raises on purpose."""
+
+
+class SettingsError(RaywireError):
+    """Do not start: the settings, or what they name, are wrong. The text names the remedy."""
+
+
+class MessageError(RaywireError):
+    """Do not retry: this message can never be accepted. The text says why."""
+
+
+class UnavailableError(RaywireError):
+    """Retry later. The call may have taken effect, so what is retried must bear repeating."""
+
+
+class QueueFullError(UnavailableError):
+    """Retry later: the queue is at its limit. Nothing of the refused part was accepted."""
+
+
+class GapError(RaywireError):
+    """Read again from the checkpoint: what came before this batch is not applied.
+
+    Nothing of the batch that raised it was applied to the partition in question.
+    """

@@ -1,0 +1,289 @@
+"""All settings, as one frozen tree. The file and the environment are read in `settings_file` only.
+
+Durations are float seconds and end in `_s`; limits end in `_max`; zero means zero.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class _Part(BaseModel):
+    """A frozen part of the tree that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RedisSettings(_Part):
+    """Where the facts are kept."""
+
+    url: SecretStr | None = None
+    """`redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/db` or
+    `redis+cluster://host:port`. Unset: an embedded Valkey that keeps its data in `data`."""
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    """How long one command, or a connection attempt, may take."""
+
+
+class RaySettings(_Part):
+    """The Ray cluster that carries the pipeline."""
+
+    address: str = "local"
+    """`local`: a Ray of our own, which ends with us. Else the address of a running cluster."""
+    object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 100_000_000
+    """Size of the object store of a local Ray. Batches travel inline, so it may be small."""
+
+
+class QueueSettings(_Part):
+    """The durable queue that producers write to."""
+
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 8
+    """The units of order and ownership. Fixed for the life of the data."""
+    entries_max: Count = 200_000
+    """Entries of one partition that may wait. When full, the API answers 429 (error 111)."""
+    message_bytes_max: Annotated[int, Field(ge=64, le=16 * 2**20)] = 65_536
+    """Size of one message's data. Larger ones are refused (error 107)."""
+
+
+class NozzleSettings(_Part):
+    """The actors that read the queue. Each owns its share of the partitions."""
+
+    count: Count = 1
+    """How many nozzles there are, each with a publisher of its own; at most `queue.partitions`."""
+    pace_s: Annotated[float, Field(ge=0, le=1)] = 0.004
+    """The shortest time between two batches: under load, batches grow instead of their number."""
+    window: Annotated[int, Field(ge=1, le=256)] = 8
+    """Batches that may be under way; when full, the nozzle waits and the queue grows."""
+    batch_max: Annotated[int, Field(ge=1, le=10_000)] = 400
+    """Entries of one partition in one batch."""
+    block_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How long one read waits for entries."""
+
+
+class TransformSettings(_Part):
+    """One transform, and the channels it is for."""
+
+    channels: str = "*"
+    """Pattern of channel names: `*` stands for any text, `?` for one character."""
+    use: str
+    """`module:name` of a function or class, or the name of a built-in (`filter`, `pick`, ...)."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for the class, or bound to the function."""
+
+    @field_validator("use")
+    @classmethod
+    def _names_something(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?", value):
+            raise ValueError("write it as module:name, or give the name of a built-in transform")
+        return value
+
+
+class StageSettings(_Part):
+    """A pool of like transformers. Stages follow one another."""
+
+    name: str = "transform"
+    """Shown in status and dead letters."""
+    transforms: tuple[TransformSettings, ...] = ()
+    """What it does, in this order, to the messages whose channels match."""
+    replicas: Count = 1
+    """How many transformers it has."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    """CPUs that Ray reserves for each transformer."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs that Ray reserves for each transformer."""
+    resources: dict[str, float] = {}
+    """Other Ray resources that each transformer needs."""
+    attempts: Count = 3
+    """How often a message is tried before it becomes a dead letter."""
+    backoff_s: Seconds = 0.1
+    """Wait before the second attempt; doubles with each further one."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("use lower-case letters, digits, - and _")
+        return value
+
+
+class ChannelSettings(_Part):
+    """What the channels of a namespace keep and allow. Everything is denied unless allowed."""
+
+    history_size: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Publications that a channel keeps. 0: none, and publications have no offsets."""
+    history_ttl_s: Annotated[int, Field(ge=0)] = 0
+    """How long it keeps them after the last one. 0: none are kept."""
+    history_meta_ttl_s: Annotated[int, Field(ge=60)] = 30 * 24 * 3600
+    """How long the position (offset and epoch) outlives them."""
+    presence: bool = False
+    """Keep a list of who is in each channel."""
+    join_leave: bool = False
+    """Tell subscribers who comes and goes."""
+    force_push_join_leave: bool = False
+    """Tell also those who did not ask for it."""
+    force_positioning: bool = False
+    """Watch every subscriber's position and end a subscription that has a gap."""
+    force_recovery: bool = False
+    """Make every subscription recoverable."""
+    force_recovery_mode: Literal["stream", "cache"] = "stream"
+    """What is recovered: all that was missed, or only the latest publication."""
+    allow_subscribe_for_client: bool = False
+    """Clients with a user id may subscribe without a subscription token."""
+    allow_subscribe_for_anonymous: bool = False
+    """Clients without a user id may, too."""
+    allow_publish_for_client: bool = False
+    """Clients with a user id may publish."""
+    allow_publish_for_subscriber: bool = False
+    """Clients who are subscribed may publish."""
+    allow_publish_for_anonymous: bool = False
+    """Clients without a user id may publish, where the two above allow it."""
+    allow_history_for_client: bool = False
+    """Clients with a user id may read the history."""
+    allow_history_for_subscriber: bool = False
+    """Clients who are subscribed may read the history."""
+    allow_history_for_anonymous: bool = False
+    """Clients without a user id may read it, where the two above allow it."""
+    allow_presence_for_client: bool = False
+    """Clients with a user id may ask who is there."""
+    allow_presence_for_subscriber: bool = False
+    """Clients who are subscribed may ask who is there."""
+    allow_presence_for_anonymous: bool = False
+    """Clients without a user id may ask, where the two above allow it."""
+
+    @property
+    def has_history(self) -> bool:
+        """Whether channels keep publications and give offsets."""
+        return self.history_size > 0 and self.history_ttl_s > 0
+
+
+class ClientSettings(_Part):
+    """Limits and times of client connections (defaults: Centrifugo's)."""
+
+    insecure: bool = False
+    """Let every client do everything. For development only."""
+    allow_anonymous: bool = False
+    """Accept clients without a token, as user ""."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of pages that may connect, besides the edge's own. `*` allows all."""
+    ping_interval_s: Annotated[float, Field(gt=0)] = 25.0
+    """Time between two pings."""
+    pong_timeout_s: Annotated[float, Field(gt=0)] = 8.0
+    """How long a client may take to answer a ping (close code 3012)."""
+    stale_close_delay_s: Annotated[float, Field(gt=0)] = 10.0
+    """How long a client may take to connect (close code 3502)."""
+    frame_bytes_max: Annotated[int, Field(ge=512)] = 65_536
+    """Size of one frame from a client (close code 1009)."""
+    outbox_bytes_max: Annotated[int, Field(ge=1024)] = 2**20
+    """Bytes that may wait for one client; more: it is closed as too slow (3008)."""
+    channels_max: Count = 128
+    """Subscriptions of one client (error 106)."""
+    connections_max: Count = 10_000
+    """Connections of one edge; one more is refused with status 503."""
+    history_max: Count = 300
+    """Publications that one history request or recovery may return."""
+    presence_update_s: Annotated[float, Field(gt=0)] = 27.0
+    """How often an edge renews its clients' presence."""
+    presence_ttl_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a presence entry lasts without renewal."""
+
+
+class EdgeSettings(_Part):
+    """The Serve deployment that clients and publishers talk to."""
+
+    listen: str = "127.0.0.1:8000"
+    """`host:port` where every edge listens itself: the fast way in."""
+    serve_listen: str = "127.0.0.1:8001"
+    """`host:port` of Ray Serve's own HTTP; unused where Serve runs already."""
+    replicas: Count = 1
+    """How many edges there are."""
+    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    """CPUs that Ray reserves for each edge."""
+    publish_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """How long an API publish waits for the commit."""
+
+    @field_validator("listen", "serve_listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or not 0 <= int(port) <= 65_535:
+            raise ValueError("write it as host:port, e.g. 127.0.0.1:8000")
+        return value
+
+
+class AuthSettings(_Part):
+    """Secrets. Unset: `raywire up` makes them and keeps them in `data`."""
+
+    api_key: SecretStr | None = None
+    """Key of the server API."""
+    token_secret: SecretStr | None = None
+    """HMAC secret of client tokens (HS256, HS384, HS512)."""
+
+
+class FeedSettings(_Part):
+    """The streams that edges follow."""
+
+    records_max: Annotated[int, Field(ge=100)] = 10_000
+    """Committed batches that a partition's feed keeps; an edge further behind heals from history."""
+
+
+class DeadSettings(_Part):
+    """Entries that no retry can save."""
+
+    records_max: Count = 10_000
+    """Dead letters that a partition keeps; the oldest go first."""
+
+
+class Settings(_Part):
+    """The whole tree."""
+
+    app: str = "raywire"
+    """First part of every key in Valkey, and the Ray namespace."""
+    data: Path = Path(".raywire")
+    """Directory for the embedded Valkey, generated secrets, and where we run."""
+    code: Path = Path()
+    """Directory of the transforms' modules; unset: that of the settings file."""
+    demo: bool = False
+    """Serve the discussion page."""
+    redis: RedisSettings = RedisSettings()
+    ray: RaySettings = RaySettings()
+    queue: QueueSettings = QueueSettings()
+    nozzle: NozzleSettings = NozzleSettings()
+    stages: tuple[StageSettings, ...] = ()
+    channels: ChannelSettings = ChannelSettings()
+    """Channels without a namespace."""
+    namespaces: dict[str, ChannelSettings] = {}
+    """Channels `name:...`, by name. A channel of a namespace that is not here is unknown (102)."""
+    client: ClientSettings = ClientSettings()
+    edge: EdgeSettings = EdgeSettings()
+    auth: AuthSettings = AuthSettings()
+    feed: FeedSettings = FeedSettings()
+    dead: DeadSettings = DeadSettings()
+
+    @field_validator("app")
+    @classmethod
+    def _app(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("use lower-case letters, digits, - and _")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Settings":
+        if self.nozzle.count > self.queue.partitions:
+            raise ValueError("nozzle.count is more than queue.partitions: lower it")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError("stages: two have the same name: rename one")
+        return self
+
+    def channel_settings(self, channel: str) -> ChannelSettings | None:
+        """Return what holds for a channel, or None where its namespace is unknown.
+
+        The namespace is the text before the first `:`, after a leading `$`.
+        """
+        namespace, colon, _ = channel.removeprefix("$").partition(":")
+        return self.namespaces.get(namespace) if colon else self.channels

@@ -1,0 +1,1 @@
+"""The edge: the publishing API and the sockets. Knows nothing of how messages are made."""

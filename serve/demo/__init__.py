@@ -1,0 +1,1 @@
+"""The discussion that `raywire up` shows when it is given no settings."""

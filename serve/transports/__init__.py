@@ -1,0 +1,1 @@
+"""The few lines between a session and a real socket."""
