@@ -253,3 +253,12 @@ def id_key(entry_id: str) -> tuple[int, int]:
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq)
 
+
+
+def splice_counts(body: bytes, totals: dict[str, int]) -> bytes:
+    """Put counters' totals into a publication's data, as its last member `counts`.
+
+    `body` is a publication as stored: `data`, a non-empty object, is its last member. The commit
+    script does the same (commit.lua).
+    """
+    return body[:-2] + b',"counts":' + _encode_json(totals) + b"}}"
