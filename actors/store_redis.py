@@ -1,0 +1,231 @@
+"""The store on Valkey or Redis: the nozzle's and the publisher's part. See `store`.
+
+Key names are in `partition`, scripts in `lua/`.
+"""
+
+import asyncio
+import json
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from actors.message import FIRST_ID, Ack, Entry, id_key
+from actors.partition import Keys
+from actors.store import Commit, Committed, Group
+from actors.store_redis_client import (
+    Script,
+    async_client,
+    is_cluster,
+    pack,
+    sync_client,
+    translated,
+)
+
+ONCE_TTL_S: Final = 300
+"""How long an idempotency key is remembered: 5 minutes, as in Centrifugo's server API."""
+_CLUSTER_POLL_S: Final = 0.005
+
+
+def new_epoch() -> str:
+    """Make up an epoch: eight letters."""
+    return "".join(secrets.choice(string.ascii_letters) for _ in range(8))
+
+
+class RedisQueueReader:
+    """Read the queues of a nozzle's partitions. See `store.QueueReader`."""
+
+    def __init__(self, url: str, keys: Keys, *, timeout_s: float = 5.0) -> None:
+        self._url = url
+        self._keys = keys
+        self._cluster = is_cluster(url)
+        self._client = async_client(url, timeout_s=timeout_s)
+        # A blocked read is silent for up to block_s: its connection has no timeout of its own.
+        self._blocking = async_client(url, timeout_s=timeout_s + 60)
+
+    async def applied(self, partitions: Sequence[int]) -> dict[int, str]:
+        """See `QueueReader.applied`."""
+        found = {}
+        with translated(self._url):
+            for partition in partitions:
+                value: Any = await self._client.hget(  # type: ignore[misc]
+                    self._keys.applied(partition), str(partition)
+                )
+                found[partition] = value.decode() if value else FIRST_ID
+        return found
+
+    async def read(
+        self, after: Mapping[int, str], *, limit: int, block_s: float
+    ) -> list[list[Entry]]:
+        """See `QueueReader.read`. On a Cluster, polls: one XREAD cannot span slots."""
+        with translated(self._url):
+            if self._cluster:
+                return await self._poll(after, limit=limit, block_s=block_s)
+            return await self._read(after, limit, max(1, round(block_s * 1000)))
+
+    async def _poll(
+        self, after: Mapping[int, str], *, limit: int, block_s: float
+    ) -> list[list[Entry]]:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + block_s
+        while True:
+            found = []
+            for partition, last in after.items():
+                found += await self._read({partition: last}, limit, None)
+            if found or loop.time() >= end:
+                return found
+            await asyncio.sleep(_CLUSTER_POLL_S)
+
+    async def _read(
+        self, after: Mapping[int, str], limit: int, block_ms: int | None
+    ) -> list[list[Entry]]:
+        queues = {self._keys.queue(partition).encode(): partition for partition in after}
+        block = [] if block_ms is None else ["BLOCK", block_ms]
+        streams: Any = await self._blocking.execute_command(
+            "XREAD", "COUNT", limit, *block, "STREAMS", *queues, *after.values()
+        )
+        return [_entries(queues[name], items) for name, items in _streams(streams)]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+        await self._blocking.aclose()
+
+
+def _streams(reply: Any) -> list[tuple[bytes, Any]]:
+    """Return (name, items) of an XREAD reply, in whichever shape the library gives it."""
+    if not reply:
+        return []
+    if isinstance(reply, dict):
+        return [(name, chunks[0]) for name, chunks in reply.items()]
+    return [(name, items) for name, items in reply]
+
+
+def _entries(partition: int, items: Any) -> list[Entry]:
+    return [
+        Entry(
+            partition,
+            entry_id.decode(),
+            # A channel that is not UTF-8 fails the channel check later, and is a dead letter.
+            fields.get(b"c", b"").decode(errors="replace"),
+            fields.get(b"d", b""),
+            fields.get(b"m", b""),
+        )
+        for entry_id, fields in items
+        if fields is not None
+    ]
+
+
+class RedisLedger:
+    """Commit batches with `commit.lua`. See `store.Ledger`."""
+
+    def __init__(
+        self,
+        url: str,
+        keys: Keys,
+        *,
+        timeout_s: float = 5.0,
+        feed_records_max: int = 10_000,
+        dead_records_max: int = 10_000,
+    ) -> None:
+        self._url = url
+        self._keys = keys
+        self._client = sync_client(url, timeout_s=timeout_s)
+        self._script = Script("commit")
+        self._limits = (feed_records_max, dead_records_max, ONCE_TTL_S)
+
+    def commit(self, commits: Sequence[Commit]) -> list[Committed]:
+        """See `Ledger.commit`."""
+        calls = [self._call(commit) for commit in commits]
+        with translated(self._url):
+            replies = self._script.run_all(self._client, calls)
+        return [_committed(reply) for reply in replies]
+
+    def _call(self, commit: Commit) -> tuple[list[str], list[bytes]]:
+        p, keys = commit.partition, self._keys
+        names = [keys.applied(p), keys.feed(p), keys.dead(p), keys.queue(p)]
+        for group in commit.groups:
+            names += [
+                keys.meta(p, group.channel),
+                keys.history(p, group.channel),
+                keys.counters(p, group.channel),
+            ]
+        packed_groups = []
+        for group in commit.groups:
+            once = {}
+            for index, key in group.keys.items():
+                names.append(keys.first_result(p, group.channel, key))
+                once[index + 1] = len(names)
+            packed_groups.append(_packed(group, once))
+        trim = _after(commit.claims[0].upto) if commit.own else ""
+        payload = (
+            [(str(claim.source), claim.after, claim.upto) for claim in commit.claims],
+            trim,
+            packed_groups,
+            [msgspec.to_builtins(ack) for ack in commit.acks],
+            [msgspec.json.encode(letter) for letter in commit.dead],
+            self._limits,
+            new_epoch(),
+            round(commit.queued_at_s * 1000),
+        )
+        return names, [pack(payload)]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def _packed(group: Group, once: Mapping[int, int]) -> tuple[Any, ...]:
+    return (
+        group.channel,
+        group.bodies,
+        group.history_size,
+        group.history_ttl_s,
+        group.meta_ttl_s,
+        once,
+        {index + 1: amounts for index, amounts in group.counts.items()},
+        {index + 1: wait for index, wait in group.waits.items()},
+    )
+
+
+def _after(entry_id: str) -> str:
+    """Return the id right after one."""
+    ms, seq = id_key(entry_id)
+    return f"{ms}-{seq + 1}"
+
+
+def _committed(reply: Any) -> Committed:
+    done, applied, results = reply
+    return Committed(
+        applied=[value.decode() for value in applied],
+        done=bool(done),
+        acks=[
+            Ack(int(source), token.decode(), int(offset), epoch.decode(), error.decode())
+            for source, token, offset, epoch, error in results
+        ],
+    )
+
+
+class RedisStatsWriter:
+    """Write a part's numbers. See `store.StatsWriter`."""
+
+    def __init__(self, url: str, keys: Keys, *, timeout_s: float = 5.0) -> None:
+        self._url = url
+        self._key = keys.stats
+        self._client = sync_client(url, timeout_s=timeout_s)
+
+    def write_stats(self, part: str, numbers: Mapping[str, Any]) -> None:
+        """See `StatsWriter.write_stats`."""
+        with translated(self._url):
+            self._client.hset(self._key, part, json.dumps(dict(numbers)))
+
+    def remove_stats(self, part: str) -> None:
+        """See `StatsWriter.remove_stats`."""
+        with translated(self._url):
+            self._client.hdel(self._key, part)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
