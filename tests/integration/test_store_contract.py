@@ -1,0 +1,333 @@
+"""One contract, two stores: what holds for the store on Valkey holds for the one in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from actors.message import FIRST_ID, Ack, DeadLetter, Entry, decode_json
+from actors.partition import Keys, partition_of
+from actors.store import Claim, Commit, EdgeStore, Group, Ledger, NewMessage, QueueReader
+from actors.store_memory import MemoryStore
+from actors.store_redis import RedisLedger, RedisQueueReader
+from actors.store_redis_edge import RedisEdgeStore
+
+CHANNEL = "news:a"
+P = partition_of(CHANNEL, 8)
+OTHER = (P + 1) % 8
+
+
+@dataclass
+class Store:
+    """The three faces of one store."""
+
+    reader: QueueReader
+    ledger: Ledger
+    edge: EdgeStore
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        memory = MemoryStore()
+        yield Store(memory, memory, memory)
+        return
+    url = request.getfixturevalue("valkey_url")
+    keys = Keys()
+    reader, ledger = RedisQueueReader(url, keys), RedisLedger(url, keys)
+    edge = RedisEdgeStore(url, keys, partitions=8)
+    yield Store(reader, ledger, edge)
+    await reader.close()
+    ledger.close()
+    await edge.close()
+
+
+async def fill(store: Store, count: int, partition: int = P) -> list[Entry]:
+    """Enqueue `count` messages and read them back."""
+    messages = [NewMessage(CHANNEL, b"%d" % n) for n in range(count)]
+    assert await store.edge.enqueue(partition, messages, entries_max=100_000) == count
+    (entries,) = await store.reader.read({partition: FIRST_ID}, limit=100_000, block_s=1)
+    return entries
+
+
+def group(entries: list[Entry], *, size: int = 100, channel: str = CHANNEL) -> Group:
+    """One publication for each entry."""
+    return Group(
+        channel=channel,
+        bodies=[b'{"data":' + e.data + b"}" for e in entries],
+        ids=[(e.partition, e.id) for e in entries],
+        history_size=size,
+        history_ttl_s=60,
+        meta_ttl_s=600,
+    )
+
+
+def own(entries: list[Entry], groups: list[Group], after: str = FIRST_ID) -> Commit:
+    """The commit of a whole batch to its source's own partition."""
+    return Commit(P, [Claim(P, after, entries[-1].id)], groups, [], [], own=True)
+
+
+async def test_messages_come_back_in_order(store: Store) -> None:
+    """The queue keeps the order, and a read goes on after the id it is given."""
+    entries = await fill(store, 5)
+    assert [e.data for e in entries] == [b"0", b"1", b"2", b"3", b"4"]
+    assert entries[0].channel == CHANNEL
+    (rest,) = await store.reader.read({P: entries[2].id}, limit=1, block_s=1)
+    assert [e.data for e in rest] == [b"3"]
+
+
+async def test_read_waits_no_longer_than_told(store: Store) -> None:
+    """With nothing to read, the answer is empty."""
+    async with asyncio.timeout(5):
+        assert await store.reader.read({P: FIRST_ID}, limit=1, block_s=0.01) == []
+
+
+async def test_read_wakes_up_for_a_message(store: Store) -> None:
+    """A waiting read ends as soon as there is something."""
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(store.reader.read({P: FIRST_ID}, limit=9, block_s=60))
+        await store.edge.enqueue(P, [NewMessage(CHANNEL, b"1")], entries_max=9)
+    assert [e.data for entries in reading.result() for e in entries] == [b"1"]
+
+
+async def test_full_queue_accepts_as_much_as_fits(store: Store) -> None:
+    """What is over the limit is refused, and what fits is accepted from the front."""
+    messages = [NewMessage(CHANNEL, b"%d" % n) for n in range(5)]
+    assert await store.edge.enqueue(P, messages, entries_max=3) == 3
+    assert await store.edge.enqueue(P, messages, entries_max=3) == 0
+    assert await store.edge.queue_lengths([P, OTHER]) == {P: 3, OTHER: 0}
+
+
+async def test_numbered_messages_are_accepted_once(store: Store) -> None:
+    """A producer that repeats a call, or part of it, appends nothing twice."""
+    one, two, three = (NewMessage(CHANNEL, b"%d" % n) for n in (1, 2, 3))
+    call = {"entries_max": 9, "producer": "me"}
+    assert await store.edge.enqueue(P, [one, two], first_number=1, **call) == 2  # type: ignore[arg-type]
+    assert await store.edge.enqueue(P, [one, two], first_number=1, **call) == 2  # type: ignore[arg-type]
+    assert await store.edge.enqueue(P, [two, three], first_number=2, **call) == 2  # type: ignore[arg-type]
+    (entries,) = await store.reader.read({P: FIRST_ID}, limit=9, block_s=1)
+    assert [e.data for e in entries] == [b"1", b"2", b"3"]
+
+
+async def test_numbered_messages_go_on_after_a_full_queue(store: Store) -> None:
+    """The refused rest is accepted when it is sent again and there is room."""
+    messages = [NewMessage(CHANNEL, b"%d" % n) for n in range(1, 5)]
+    first = await store.edge.enqueue(P, messages, entries_max=2, producer="me", first_number=1)
+    again = await store.edge.enqueue(P, messages, entries_max=9, producer="me", first_number=1)
+    assert (first, again) == (2, 4)
+    (entries,) = await store.reader.read({P: FIRST_ID}, limit=9, block_s=1)
+    assert [e.data for e in entries] == [b"1", b"2", b"3", b"4"]
+
+
+async def test_commit_gives_offsets_and_trims_the_queue(store: Store) -> None:
+    """A commit appends to the history, moves the checkpoint, and empties the queue up to it."""
+    entries = await fill(store, 3)
+    (committed,) = store.ledger.commit([own(entries[:2], [group(entries[:2])])])
+    assert committed.done
+    assert await store.reader.applied([P]) == {P: entries[1].id}
+    assert await store.edge.queue_lengths([P]) == {P: 1}
+    history = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=60)
+    assert history.offset == 2
+    assert history.epoch
+    assert history.publications == [(1, b'{"data":0}'), (2, b'{"data":1}')]
+
+
+async def test_commit_takes_effect_once(store: Store) -> None:
+    """The same batch again, or one that overlaps, changes nothing and says what is applied."""
+    entries = await fill(store, 3)
+    batch = own(entries[:2], [group(entries[:2])])
+    assert store.ledger.commit([batch])[0].done
+    for repeat in (batch, own(entries, [group(entries)])):
+        (committed,) = store.ledger.commit([repeat])
+        assert (committed.done, committed.applied) == (False, [entries[1].id])
+    history = await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=60)
+    assert history.offset == 2
+
+
+async def test_commit_refuses_a_gap(store: Store) -> None:
+    """A batch that comes before its predecessor is not applied."""
+    entries = await fill(store, 2)
+    (committed,) = store.ledger.commit([own(entries[1:], [group(entries[1:])], entries[0].id)])
+    assert (committed.done, committed.applied) == (False, [FIRST_ID])
+    assert await store.edge.queue_lengths([P]) == {P: 2}
+
+
+async def test_commits_of_one_call_stand_by_themselves(store: Store) -> None:
+    """One commit whose claim does not hold does not keep back another partition's."""
+    entries = await fill(store, 1)
+    wrong = Commit(OTHER, [Claim(P, "5-5", "6-6")], [group(entries)], [], [])
+    right = own(entries, [group(entries)])
+    assert [c.done for c in store.ledger.commit([wrong, right])] == [False, True]
+
+
+async def test_feed_tells_what_was_committed(store: Store) -> None:
+    """A feed record holds channel, first offset, epoch, bodies and results; records are counted."""
+    entries = await fill(store, 3)
+    first = own(entries[:2], [group(entries[:2])])
+    first.groups[0].waits[1] = (P, "token")
+    first.acks = [Ack(P, "dropped")]
+    first.queued_at_s = 12.5
+    store.ledger.commit([first, own(entries[2:], [group(entries[2:])], entries[1].id)])
+    one, two = await store.edge.read_feed({P: FIRST_ID}, limit=9, block_s=1)
+    epoch = (await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=60)).epoch
+    assert (one.partition, one.seq, two.seq, one.queued_at_s) == (P, 1, 2, 12.5)
+    assert [(g.channel, g.first, g.epoch, g.count) for g in (*one.groups, *two.groups)] == [
+        (CHANNEL, 1, epoch, 2),
+        (CHANNEL, 3, epoch, 1),
+    ]
+    assert one.bodies == [b'{"data":0}', b'{"data":1}']
+    assert one.acks == [Ack(P, "dropped"), Ack(P, "token", 2, epoch)]
+    assert await store.edge.feed_ends([P, OTHER]) == {P: (two.id, 2), OTHER: (FIRST_ID, 0)}
+
+
+async def test_feed_is_capped(valkey_url: str) -> None:
+    """The feed keeps about as many records as it is told."""
+    keys = Keys()
+    ledger = RedisLedger(valkey_url, keys, feed_records_max=100)
+    edge = RedisEdgeStore(valkey_url, keys, partitions=8)
+    for n in range(500):
+        ledger.commit([Commit(P, [Claim(OTHER, f"{n}-0" if n else FIRST_ID, f"{n + 1}-0")], [], [], [])])
+    records = await edge.read_feed({P: FIRST_ID}, limit=1000, block_s=1)
+    assert 100 <= len(records) < 300
+    assert records[-1].seq == 500
+    ledger.close()
+    await edge.close()
+
+
+async def test_history_keeps_the_last_publications(store: Store) -> None:
+    """Older ones than `history_size` go, offsets stay."""
+    entries = await fill(store, 5)
+    store.ledger.commit([own(entries, [group(entries, size=2)])])
+    history = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=60)
+    assert (history.offset, [o for o, _ in history.publications]) == (5, [4, 5])
+
+
+@pytest.mark.parametrize(
+    ("since", "limit", "reverse", "offsets"),
+    [
+        (None, None, False, [3, 4, 5, 6]),
+        (None, 2, False, [3, 4]),
+        (None, 0, False, []),
+        (4, None, False, [5, 6]),
+        (1, 2, False, [3, 4]),
+        (6, None, False, []),
+        (9, None, False, []),
+        (None, 2, True, [6, 5]),
+        (5, None, True, [4, 3]),
+        (7, 1, True, [6]),
+        (2, None, True, []),
+        (9, None, True, []),
+    ],
+)
+async def test_history_is_read_in_stretches(
+    store: Store, since: int | None, limit: int | None, reverse: bool, offsets: list[int]
+) -> None:
+    """Forward after `since`, from the oldest where that is gone; backward before it."""
+    entries = await fill(store, 6)
+    store.ledger.commit([own(entries, [group(entries, size=4)])])
+    history = await store.edge.history(
+        CHANNEL, since=since, limit=limit, reverse=reverse, meta_ttl_s=60
+    )
+    assert [offset for offset, _ in history.publications] == offsets
+
+
+async def test_channel_has_an_epoch_before_its_first_publication(store: Store) -> None:
+    """Whoever subscribes first learns the epoch that the first publication will have."""
+    before = await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=60)
+    entries = await fill(store, 1)
+    store.ledger.commit([own(entries, [group(entries)])])
+    after = await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=60)
+    assert (before.offset, after.offset) == (0, 1)
+    assert before.epoch == after.epoch
+
+
+async def test_channel_without_history_gives_no_offsets(store: Store) -> None:
+    """Its publications go to the feed and are kept nowhere."""
+    entries = await fill(store, 1)
+    plain = group(entries, size=0)
+    plain.waits[0] = (P, "token")
+    (committed,) = store.ledger.commit([own(entries, [plain])])
+    (record,) = await store.edge.read_feed({P: FIRST_ID}, limit=9, block_s=1)
+    assert [(g.first, g.epoch, g.count) for g in record.groups] == [(0, "", 1)]
+    assert committed.acks == [Ack(P, "token", 0, "")]
+    assert (await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=9)).offset == 0
+
+
+async def test_idempotency_key_takes_effect_once(store: Store) -> None:
+    """A second publication with the key is left out, and has the first one's result."""
+    entries = await fill(store, 4)
+    first = group(entries[:2])
+    first.keys = {1: "k"}
+    store.ledger.commit([own(entries[:2], [first])])
+    second = group(entries[2:])
+    second.keys, second.waits = {0: "k"}, {0: (P, "again"), 1: (P, "next")}
+    (committed,) = store.ledger.commit([own(entries[2:], [second], entries[1].id)])
+    assert [(a.token, a.offset) for a in sorted(committed.acks, key=lambda a: a.token)] == [
+        ("again", 2),
+        ("next", 3),
+    ]
+    history = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=60)
+    assert [body for _, body in history.publications] == [
+        b'{"data":0}', b'{"data":1}', b'{"data":3}',
+    ]  # fmt: skip
+
+
+async def test_idempotency_key_twice_in_one_batch(store: Store) -> None:
+    """The second of one batch is left out, too."""
+    entries = await fill(store, 2)
+    both = group(entries)
+    both.keys, both.waits = {0: "k", 1: "k"}, {1: (P, "again")}
+    (committed,) = store.ledger.commit([own(entries, [both])])
+    assert [(a.token, a.offset) for a in committed.acks] == [("again", 1)]
+    assert (await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=9)).offset == 1
+
+
+async def test_counters_are_added_once_and_shown(store: Store) -> None:
+    """Totals stand in the publication's data; a repeated commit adds nothing."""
+    entries = await fill(store, 2)
+    votes = group(entries)
+    votes.bodies = [b'{"data":{"v":1}}', b'{"data":{"v":2}}']
+    votes.counts = {0: {"up": 2}, 1: {"up": 3, "down": -1}}
+    commit = own(entries, [votes])
+    store.ledger.commit([commit])
+    store.ledger.commit([commit])
+    assert await store.edge.counters(CHANNEL) == {"up": 5, "down": -1}
+    history = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=60)
+    assert [decode_json(body)["data"] for _, body in history.publications] == [
+        {"v": 1, "counts": {"up": 2}},
+        {"v": 2, "counts": {"up": 5, "down": -1}},
+    ]
+
+
+async def test_presence_names_who_is_there(store: Store) -> None:
+    """Entering and leaving change the list, and the feed tells of it where asked."""
+    await store.edge.enter(CHANNEL, "c1", b'{"user":"u","client":"c1"}', ttl_s=60, announce=True)
+    await store.edge.enter(CHANNEL, "c2", b'{"user":"u","client":"c2"}', ttl_s=60, announce=False)
+    assert await store.edge.presence_stats(CHANNEL) == (2, 1)
+    await store.edge.leave(CHANNEL, "c1", b'{"user":"u","client":"c1"}', announce=True)
+    assert await store.edge.presence(CHANNEL) == {"c2": b'{"user":"u","client":"c2"}'}
+    records = await store.edge.read_feed({P: FIRST_ID}, limit=9, block_s=1)
+    assert [record.joins for record in records] == [
+        [(CHANNEL, "join", b'{"user":"u","client":"c1"}')],
+        [(CHANNEL, "leave", b'{"user":"u","client":"c1"}')],
+    ]
+    assert [record.seq for record in records] == [0, 0]
+
+
+async def test_presence_that_is_not_renewed_expires(store: Store) -> None:
+    """A client whose edge died is gone after the entry's time."""
+    await store.edge.enter(CHANNEL, "c1", b"{}", ttl_s=0.02, announce=False)
+    async with asyncio.timeout(5):
+        while await store.edge.presence(CHANNEL):
+            await asyncio.sleep(0.01)
+
+
+async def test_dead_letters_are_kept_with_the_commit(valkey_url: str) -> None:
+    """A dead letter stands in its partition's stream."""
+    letter = DeadLetter(P, "1-0", CHANNEL, "x", "", "queue", "not JSON", "", 1, 5.0)
+    ledger = RedisLedger(valkey_url, Keys())
+    commit = Commit(P, [Claim(P, FIRST_ID, "1-0")], [], [], [letter], own=True)
+    assert ledger.commit([commit])[0].done
+    ledger.close()
