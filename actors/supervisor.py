@@ -5,6 +5,7 @@ that was restarted finds those that live and goes on.
 """
 
 import logging
+import os
 import threading
 import time
 from typing import Any, Final
@@ -13,7 +14,7 @@ import ray
 import ray.exceptions
 
 from actors import logs
-from actors.errors import SettingsError
+from actors.errors import SettingsError, UnavailableError
 from actors.metrics import Numbers, Reporter
 from actors.partition import Keys
 from actors.roles import NozzleRole, PublisherRole, TransformerRole
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 NAME: Final = "supervisor"
 _LOOK_EVERY_S: Final = 0.5
 _PING_EVERY_S: Final = 1.0
+_CALL_WITHIN_S: Final = 30.0
 # Restarts are without limit: an actor keeps nothing, so a new one can always go on. A task is never
 # retried by Ray, which would lose the order: the nozzle begins again at the checkpoint instead.
 _OPTIONS: Final[dict[str, Any]] = {
@@ -106,6 +108,10 @@ class Supervisor:
             raise self._error
         return self._ready.is_set()
 
+    def ping(self) -> int:
+        """Return the process id."""
+        return os.getpid()
+
     def drain(self) -> None:
         """Stop reading the queue, and return when what is under way is committed."""
         self._draining.set()
@@ -184,8 +190,8 @@ class Supervisor:
                 watched = waiting.pop(ref)
                 try:
                     watched.pid = ray.get(ref)
-                except SettingsError:
-                    raise
+                except SettingsError as error:
+                    raise _plain(error) from None
                 except ray.exceptions.RayError as error:
                     log.warning(
                         "actor did not start, trying again",
@@ -244,7 +250,58 @@ class Supervisor:
         watched.pid, watched.state = pid, "ready"
 
 
-def start(settings: Settings, url: str) -> Any:
-    """Make the supervisor's actor, or find the one there is, and return its handle."""
-    options = {**_OPTIONS, "name": NAME, "namespace": settings.app, "num_cpus": 0}
-    return ray.remote(Supervisor).options(**options, max_concurrency=8).remote(settings, url)
+class Pipeline:
+    """The driver's side of a supervisor: makes it, or finds it, and calls it.
+
+    A supervisor that was killed is being restarted by Ray; calls wait for that.
+    """
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        options = {**_OPTIONS, "name": NAME, "namespace": settings.app, "num_cpus": 0}
+        role = ray.remote(Supervisor).options(**options, max_concurrency=8)
+        self._handle = role.remote(settings, url)
+
+    def is_ready(self) -> bool:
+        """See `Supervisor.is_ready`."""
+        ready: bool = self._call("is_ready")
+        return ready
+
+    def state(self) -> dict[str, str]:
+        """See `Supervisor.state`."""
+        state: dict[str, str] = self._call("state")
+        return state
+
+    def stop(self) -> None:
+        """Drain, and end all actors.
+
+        Raises:
+            UnavailableError: Some did not answer; what they had under way is still in the queue.
+        """
+        try:
+            self._call("drain")
+            self._call("stop")
+        finally:
+            ray.kill(self._handle)
+
+    def _call(self, method: str) -> Any:
+        end_s = time.monotonic() + _CALL_WITHIN_S
+        while True:
+            try:
+                ref = getattr(self._handle, method).remote()
+                return ray.get(ref, timeout=max(0.0, end_s - time.monotonic()))
+            except SettingsError as error:
+                raise _plain(error) from None
+            except ray.exceptions.ActorUnavailableError as error:
+                if time.monotonic() >= end_s:
+                    raise UnavailableError(f"the supervisor does not come back: {error}") from error
+                time.sleep(_LOOK_EVERY_S)
+            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+                raise UnavailableError(f"the supervisor does not answer: {error}") from error
+
+
+def _plain(error: SettingsError) -> SettingsError:
+    """Return an error as it was raised, without the stacks of the processes it came through."""
+    cause = error
+    while isinstance(getattr(cause, "cause", None), SettingsError):
+        cause = cause.cause  # type: ignore[attr-defined] # Ray's, of a class made at run time
+    return SettingsError(*cause.args)

@@ -1,0 +1,156 @@
+"""`raywire up`: start everything, and stop it on Ctrl-C."""
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.panel import Panel
+from rich.status import Status
+
+from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption, load_settings
+from serve.cli.output import err, out, print_json, print_warning, wants_json
+
+if TYPE_CHECKING:
+    from serve.local import LocalSystem
+
+ListenOption = Annotated[
+    str | None,
+    typer.Option("--listen", metavar="HOST:PORT", help="Where clients connect.", show_default=False),
+]
+ServeListenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--serve-listen", metavar="HOST:PORT", help="Ray Serve's own HTTP.", show_default=False
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="A running Ray cluster to use. Unset: a local Ray that ends with this command.",
+        show_default=False,
+    ),
+]
+
+
+def command(
+    settings: SettingsOption = None,
+    data: DataOption = None,
+    redis: RedisOption = None,
+    listen: ListenOption = None,
+    serve_listen: ServeListenOption = None,
+    ray: RayOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Start everything: queue, pipeline and edge. Ctrl-C stops it.
+
+    With no settings file it runs a demo: a discussion page. Nothing that was published is lost
+    when it stops; the next start on the same data goes on where it was.
+
+    Example: `raywire up --settings raywire.yaml --listen 127.0.0.1:9000`
+    """
+    progress = Progress()
+    progress.tell("Raywire is starting")
+    loaded = load_settings(
+        settings,
+        data,
+        redis,
+        edge__listen=listen,
+        edge__serve_listen=serve_listen,
+        ray__address=ray,
+    )
+    for warning in loaded.warnings:
+        print_warning(warning)
+    # Late: Ray takes a second to import, and the first line should not wait for it.
+    from actors import logs
+    from serve.local import LocalSystem
+
+    logs.set_up("WARNING", json=not sys.stderr.isatty())
+    stop = threading.Event()
+    # Until it runs, a signal interrupts whatever is being started, and that is taken down again.
+    signal.signal(signal.SIGTERM, _interrupt)
+    system = LocalSystem(loaded.settings, progress.tell)
+    try:
+        with system:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stop.set())
+            progress.end(f"Ready after {progress.elapsed_s:.1f} s")
+            _show(system, as_json=wants_json(asked=as_json))
+            system.look_after(stop)
+            progress.tell("Stopping")
+    finally:
+        progress.end("")
+    progress.end("Stopped. Nothing is lost: the next start goes on with the same data")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _show(system: "LocalSystem", *, as_json: bool) -> None:
+    settings, page = system.settings, system.page
+    if as_json:
+        print_json(
+            {
+                "event": "ready",
+                "page": page,
+                "websocket": f"ws://{settings.edge.listen}/connection/websocket",
+                "api": f"{page}/api",
+                "serve": f"http://{settings.edge.serve_listen}",
+                "data": str(settings.data),
+            }
+        )
+        return
+    channel = "discussion:article" if settings.demo else "CHANNEL"
+    lines = [
+        f"[bold]Page[/]       {page}/" if settings.demo else f"[bold]API docs[/]   {page}/docs",
+        f"[bold]WebSocket[/]  ws://{settings.edge.listen}/connection/websocket",
+        f"[bold]Publish[/]    echo '{{\"text\":\"hello\"}}' | raywire publish {channel}",
+        f"[bold]Follow[/]     raywire tail {channel}",
+        "[bold]Status[/]     raywire status",
+        f"[bold]API key[/]    in {settings.data / 'secrets.json'}",
+        "[bold]Stop[/]       Ctrl-C",
+    ]
+    out().print(Panel("\n".join(lines), title="Raywire runs", expand=False))
+
+
+class Progress:
+    """What is going on: a spinner on a terminal, a line for each step otherwise."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self._console = err()
+        self._status: Status | None = None
+        self._last = ""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since it was made, in seconds."""
+        return time.monotonic() - self._began_s
+
+    def tell(self, text: str) -> None:
+        """Say what is being done now."""
+        if text == self._last:
+            return
+        self._last = text
+        if not self._console.is_terminal:
+            self._console.print(f"{self.elapsed_s:6.1f} s  {text}", soft_wrap=True, markup=False)
+            return
+        if self._status is None:
+            self._status = self._console.status(text)
+            self._status.start()
+        self._status.update(text)
+
+    def end(self, text: str) -> None:
+        """Take the spinner away, and leave a line."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if text:
+            self._console.print(text, soft_wrap=True, markup=False)
