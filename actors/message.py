@@ -124,7 +124,8 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """An entry that no retry can save, with the reason.
 
     Attributes:
-        partition, id, channel, data, meta: The entry. Data and meta as text, damaged bytes replaced.
+        partition, id, channel, data, meta: The entry; data and meta as text, damaged bytes
+            replaced.
         stage: Where it failed: a stage's name, `queue` (not readable), or `commit`.
         error: One line.
         traceback: Of the user's code, or empty.
@@ -252,7 +253,6 @@ def id_key(entry_id: str) -> tuple[int, int]:
     """Return what orders entry ids: `ms-seq` compares as two numbers, not as text."""
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq)
-
 
 
 def splice_counts(body: bytes, totals: dict[str, int]) -> bytes:

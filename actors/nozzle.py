@@ -94,7 +94,7 @@ class Nozzle:
     async def _run(self) -> None:
         run, number = uuid.uuid4().hex, 0
         after = await self._reader.applied(self._partitions)
-        # The window belongs to the run: a task that is cancelled before it began gives nothing back.
+        # The window belongs to the run: a task cancelled before it began gives nothing back.
         window = asyncio.Semaphore(self._settings.window)
         self._under_way = 0
         async with asyncio.TaskGroup() as under_way:

@@ -24,7 +24,10 @@ class Keys:
         return f"{self.app}:{{{partition}}}:queue"
 
     def applied(self, partition: int) -> str:
-        """Name the hash source partition -> last entry id applied here; `seq` counts feed records."""
+        """Name the hash source partition -> last entry id applied here.
+
+        Its field `seq` counts feed records.
+        """
         return f"{self.app}:{{{partition}}}:applied"
 
     def feed(self, partition: int) -> str:

@@ -257,7 +257,7 @@ class Settings(_Part):
     channels: ChannelSettings = ChannelSettings()
     """Channels without a namespace."""
     namespaces: dict[str, ChannelSettings] = {}
-    """Channels `name:...`, by name. A channel of a namespace that is not here is unknown (102)."""
+    """Channels `name:...`, by name. A channel of another namespace is unknown (102)."""
     client: ClientSettings = ClientSettings()
     edge: EdgeSettings = EdgeSettings()
     auth: AuthSettings = AuthSettings()

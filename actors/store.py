@@ -212,7 +212,12 @@ class EdgeStore(Protocol):
         ...
 
     async def history(
-        self, channel: str, *, since: int | None, limit: int | None, reverse: bool = False,
+        self,
+        channel: str,
+        *,
+        since: int | None,
+        limit: int | None,
+        reverse: bool = False,
         meta_ttl_s: int,
     ) -> History:
         """Return retained publications; creates the channel's epoch where it has none.
@@ -233,7 +238,10 @@ class EdgeStore(Protocol):
     async def enter(
         self, channel: str, client: str, info: bytes, *, ttl_s: float, announce: bool
     ) -> None:
-        """Put a client into a channel's presence, or renew it; `announce` adds a join to the feed."""
+        """Put a client into a channel's presence, or renew it.
+
+        `announce` adds a join to the feed.
+        """
         ...
 
     async def leave(self, channel: str, client: str, info: bytes, *, announce: bool) -> None:
@@ -271,5 +279,3 @@ class StatsWriter(Protocol):
     def remove_stats(self, part: str) -> None:
         """Forget a part that has ended."""
         ...
-
-

@@ -30,6 +30,14 @@ class _Channel:
         self.first_results: dict[str, tuple[int, str]] = {}
         self.presence: dict[str, tuple[bytes, float]] = {}
 
+    def count(self, body: bytes, amounts: Mapping[str, int]) -> bytes:
+        """Add amounts to the counters, and return the body with the totals."""
+        if not amounts:
+            return body
+        for name, amount in amounts.items():
+            self.counters[name] = self.counters.get(name, 0) + amount
+        return splice_counts(body, {name: self.counters[name] for name in amounts})
+
 
 class MemoryStore:
     """Implement every protocol of `store` at once."""
@@ -159,14 +167,7 @@ class MemoryStore:
             if key and key in channel.first_results:
                 result = channel.first_results[key]
             else:
-                body = plain
-                if index in group.counts:
-                    for name, amount in group.counts[index].items():
-                        channel.counters[name] = channel.counters.get(name, 0) + amount
-                    body = splice_counts(
-                        plain, {name: channel.counters[name] for name in group.counts[index]}
-                    )
-                kept.append(body)
+                kept.append(channel.count(plain, group.counts.get(index, {})))
                 result = (0, "")
                 if keeps_history:
                     channel.offset += 1

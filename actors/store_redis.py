@@ -50,9 +50,7 @@ class RedisQueueReader:
         found = {}
         with translated(self._url):
             for partition in partitions:
-                value: Any = await self._client.hget(  # type: ignore[misc]
-                    self._keys.applied(partition), str(partition)
-                )
+                value: Any = await self._client.hget(self._keys.applied(partition), str(partition))
                 found[partition] = value.decode() if value else FIRST_ID
         return found
 
@@ -82,7 +80,7 @@ class RedisQueueReader:
         self, after: Mapping[int, str], limit: int, block_ms: int | None
     ) -> list[list[Entry]]:
         queues = {self._keys.queue(partition).encode(): partition for partition in after}
-        block = [] if block_ms is None else ["BLOCK", block_ms]
+        block: list[str | int] = [] if block_ms is None else ["BLOCK", block_ms]
         streams: Any = await self._blocking.execute_command(
             "XREAD", "COUNT", limit, *block, "STREAMS", *queues, *after.values()
         )

@@ -3,13 +3,13 @@
 Retries are the callers' business, who know what bears repeating: the client library's own are off.
 """
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import msgpack
+import msgpack  # type: ignore[import-untyped] # has no types
 import redis
 import redis.asyncio
 import redis.asyncio.cluster
@@ -71,9 +71,13 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
     options = _options(timeout_s, Retry(redis.backoff.NoBackoff(), 0))
     scheme, hosts = _parse(url)
     if scheme.endswith("+sentinel"):
-        sentinels, service, login = _sentinel(url, scheme)
-        sentinel = redis.sentinel.Sentinel(hosts, sentinel_kwargs=sentinels | options)
-        master: redis.Redis = sentinel.master_for(service, **login, **options)
+        service, login = _sentinel(url, scheme)
+        sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            hosts, sentinel_kwargs=options
+        )
+        master: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+            service, **login, **options
+        )
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
@@ -86,8 +90,10 @@ def async_client(url: str, *, timeout_s: float) -> AsyncClient:
     options = _options(timeout_s, AsyncRetry(redis.backoff.NoBackoff(), 0))
     scheme, hosts = _parse(url)
     if scheme.endswith("+sentinel"):
-        sentinels, service, login = _sentinel(url, scheme)
-        sentinel = redis.asyncio.sentinel.Sentinel(hosts, sentinel_kwargs=sentinels | options)
+        service, login = _sentinel(url, scheme)
+        sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            hosts, sentinel_kwargs=options
+        )
         master: redis.asyncio.Redis = sentinel.master_for(service, **login, **options)
         return master
     if scheme.endswith("+cluster"):
@@ -137,13 +143,13 @@ class Script:
     ) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
         for keys, args in calls:
-            pipeline.execute_command("EVALSHA", self._sha, len(keys), *keys, *args)
+            pipeline.evalsha(self._sha, len(keys), *keys, *args)
         results: list[Any] = pipeline.execute()
         return results
 
     async def run_async(self, client: AsyncClient, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run it on an asynchronous client."""
-        evalsha: Callable[..., Coroutine[Any, Any, Any]] = client.evalsha
+        evalsha: Callable[..., Awaitable[Any]] = client.evalsha
         if not self._sha:
             self._sha = str(await client.script_load(self.text))
         try:
@@ -219,8 +225,8 @@ def _parse(url: str) -> tuple[str, list[tuple[str, int]]]:
     return scheme, hosts
 
 
-def _sentinel(url: str, scheme: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """Return options for the Sentinels, the service's name, and options for its master."""
+def _sentinel(url: str, scheme: str) -> tuple[str, dict[str, Any]]:
+    """Return the service's name, and how to log in to its master."""
     parts = urlsplit(url)
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
@@ -234,7 +240,7 @@ def _sentinel(url: str, scheme: str) -> tuple[dict[str, Any], str, dict[str, Any
         login["password"] = unquote(password)
     if scheme.startswith("rediss"):
         login["ssl"] = True
-    return {}, service, login
+    return service, login
 
 
 def _plain(url: str) -> str:

@@ -174,7 +174,7 @@ class Supervisor:
 
     def _actor(self, name: str, role: type, args: tuple[Any, ...], **resources: Any) -> _Watched:
         options = {**_OPTIONS, "name": name, "namespace": self._settings.app, **resources}
-        handle = ray.remote(role).options(**options).remote(*args)
+        handle: Any = ray.remote(role).options(**options).remote(*args)
         watched = self._actors[name] = _Watched(name, handle)
         return watched
 
@@ -259,7 +259,7 @@ class Pipeline:
     def __init__(self, settings: Settings, url: str) -> None:
         options = {**_OPTIONS, "name": NAME, "namespace": settings.app, "num_cpus": 0}
         role = ray.remote(Supervisor).options(**options, max_concurrency=8)
-        self._handle = role.remote(settings, url)
+        self._handle: Any = role.remote(settings, url)
 
     def is_ready(self) -> bool:
         """See `Supervisor.is_ready`."""

@@ -1,0 +1,168 @@
+"""An entry on its way through a stage: from the queue's bytes to messages, and back to bytes."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from actors.errors import MessageError
+from actors.message import (
+    Ack,
+    Entry,
+    Message,
+    Meta,
+    check_channel,
+    decode_json,
+    decode_meta,
+    encode_json,
+)
+
+QUEUE_STAGE: Final = "queue"
+"""The stage of a dead letter that was not readable at all."""
+_COUNT_MAX: Final = 2**53 - 1
+"""Lua, which does the commit, has floats only: larger integers are not exact there."""
+
+
+class Item:
+    """An entry on its way through the stage.
+
+    Attributes:
+        entry: As it came.
+        messages: What it is now; None: not decoded, no transform was for it.
+        meta: Its meta, once decoded.
+        touched: `messages` may differ from the entry.
+        failed: Why it cannot go on.
+        stage: Where it failed.
+        shared: It failed in a call together with others, and may be innocent.
+        attempts: How often it was tried; not counted where it failed in a shared call.
+        done: What it became.
+    """
+
+    __slots__ = (
+        "attempts", "done", "entry", "failed", "messages", "meta", "shared", "stage", "touched",
+    )  # fmt: skip
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.attempts = 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew from the entry."""
+        self.messages: list[Message] | None = None
+        self.meta: Meta | None = None
+        self.touched = False
+        self.failed: BaseException | None = None
+        self.stage = ""
+        self.shared = False
+        self.done: Sequence[Entry] = ()
+
+    def fail(self, error: BaseException, stage: str = "", *, shared: bool = False) -> None:
+        """Note why it cannot go on; the first reason stays."""
+        if self.failed is None:
+            self.failed = error
+            self.stage = stage
+            self.shared = shared
+
+
+def decode_item(item: Item) -> None:
+    """Turn an item's entry into a message; a probe goes on as it is."""
+    entry = item.entry
+    try:
+        # Meta first: the token in it tells who waits, should the rest be bad.
+        if entry.meta:
+            item.meta = meta = decode_meta(entry.meta)
+            if meta.probe:
+                return
+        else:
+            meta = None
+        check_channel(entry.channel)
+        data = decode_json(entry.data)
+    except MessageError as error:
+        item.fail(error, QUEUE_STAGE)
+        return
+    if meta is None:
+        message = Message(channel=entry.channel, data=data, id=entry.id)
+    else:
+        message = Message(
+            channel=entry.channel,
+            data=data,
+            tags=meta.tags,
+            info=meta.info,
+            count=meta.count,
+            id=entry.id,
+        )
+    item.messages = [message]
+
+
+def encode_item(item: Item) -> Sequence[Entry]:
+    """Return what an item's messages are as entries.
+
+    Raises:
+        MessageError: A message cannot be sent: its channel, data or another field is wrong.
+    """
+    entry = item.entry
+    if item.messages is None or not item.touched:
+        return (entry,)
+    return [
+        Entry(
+            entry.partition,
+            entry.id,
+            _channel(message, entry),
+            _data(message),
+            _meta(message, item.meta, index),
+            checked=True,
+        )
+        for index, message in enumerate(item.messages)
+    ]
+
+
+def _channel(message: Message, entry: Entry) -> str:
+    channel = message.channel
+    if channel != entry.channel:
+        if not isinstance(channel, str):
+            raise MessageError(f"channel is an object of type {type(channel).__name__}, not text")
+        check_channel(channel)
+    return channel
+
+
+def _data(message: Message) -> bytes:
+    data = encode_json(message.data)
+    if message.count and (data[:1] != b"{" or data == b"{}"):
+        raise MessageError("count needs data that is an object with at least one member")
+    return data
+
+
+def _meta(message: Message, source: Meta | None, index: int) -> bytes:
+    tags, info, count = message.tags, message.info, message.count
+    if source is None:
+        if not tags and info is None and not count:
+            return b""
+        source = Meta()
+    text = encode_json(
+        Meta(
+            tags=tags,
+            info=info,
+            key=f"{source.key}#{index}" if source.key and index else source.key,
+            wait="" if index else source.wait,
+            skip_history=source.skip_history,
+            delta=source.delta,
+            count=count,
+        )
+    )
+    # Structs do not check their fields when they are made; reading them back does.
+    decode_meta(text)
+    if any(abs(amount) > _COUNT_MAX for amount in count.values()):
+        raise MessageError(f"count has an amount beyond {_COUNT_MAX}")
+    return b"" if text == b"{}" else text
+
+
+def acks_of(item: Item, error: str = "") -> list[Ack]:
+    """Return the result for whoever waits for an entry that does not go on."""
+    meta = item.meta
+    if meta is None and item.entry.meta:
+        try:
+            meta = decode_meta(item.entry.meta)
+        except MessageError:
+            return []
+    if meta is None or not meta.wait:
+        return []
+    return [Ack(item.entry.partition, meta.wait, error=error)]

@@ -1,0 +1,268 @@
+"""The transformer: runs the user's code on the entries of a batch.
+
+An entry is transformed whole or not at all: where one of the messages made of it fails, none goes
+on, and a further attempt begins anew with what the queue holds, so that a half-changed message is
+never seen again.
+"""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from actors.errors import MessageError, SettingsError
+from actors.message import Batch, DeadLetter, Entry, Message, decode_batch, encode_batch
+from actors.metrics import Numbers
+from actors.settings import StageSettings
+from actors.transform import Form, Transform, load
+from actors.transform_call import (
+    Failed,
+    Made,
+    awaited,
+    call_batch,
+    call_concurrently,
+    call_each,
+)
+from actors.transform_errors import one_line, users_line, users_traceback
+from actors.transform_item import QUEUE_STAGE, Item, acks_of, decode_item, encode_item
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+class _Place(msgspec.Struct):
+    """Where a message stands: in an item, at an index."""
+
+    item: Item
+    index: int
+
+
+class Transformer:
+    """One of a stage's pool: takes a batch as bytes, and returns it transformed.
+
+    Order is kept. Entries for which the stage has no transform go on untouched. What raises is
+    tried again, alone, by the stage's policy, and then becomes a dead letter; what raises
+    `MessageError`, returns something else than messages, or is not readable, does so at once. The
+    rest of the batch goes on.
+    """
+
+    def __init__(
+        self,
+        stage: StageSettings,
+        code: str,
+        *,
+        numbers: Numbers | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Load the stage's transforms and set them up, which may take minutes.
+
+        Args:
+            stage: What to do.
+            code: The user's directory.
+            numbers: Where to count.
+            sleep: Waits between attempts.
+            wall: Seconds since the epoch, for dead letters.
+
+        Raises:
+            SettingsError: A transform cannot be loaded or set up; the text shows the user's line.
+        """
+        self._stage = stage
+        self._code = Path(code).resolve()
+        self._numbers = numbers or Numbers("transformer")
+        self._latency = self._numbers.latency("transform")
+        self._sleep = sleep
+        self._wall = wall
+        self._runner: asyncio.Runner | None = None
+        self._transforms = [load(settings, code) for settings in stage.transforms]
+        for transform in self._transforms:
+            self._set_up(transform)
+
+    def apply(self, blob: bytes) -> bytes:
+        """Transform a batch. A function of the batch alone, as far as the user's code is one."""
+        began_s = time.perf_counter()
+        batch = decode_batch(blob)
+        items = [Item(entry) for entry in batch.entries]
+        self._run(items)
+        failed = [item for item in items if item.failed is not None]
+        if failed:
+            self._try_again(failed)
+        result = encode_batch(self._gather(batch, items))
+        self._latency.record(time.perf_counter() - began_s)
+        return result
+
+    def close(self) -> None:
+        """Close the transforms and the event loop; what fails there is logged, the rest goes on."""
+        for transform in self._transforms:
+            if transform.close is None:
+                continue
+            try:
+                self._finish(transform.close())
+            except Exception:
+                # The process ends anyway, and the others want to be closed too.
+                log.exception("transform not closed", extra={"transform": transform.use})
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def _set_up(self, transform: Transform) -> None:
+        if transform.set_up is None:
+            return
+        try:
+            self._finish(transform.set_up())
+        except (Exception, SystemExit) as error:
+            raise SettingsError(
+                f"stage {self._stage.name}: {transform.use}: set_up failed: "
+                f"{users_line(error, self._code)}"
+            ) from error
+
+    # --- the way through the stage
+
+    def _run(self, items: Sequence[Item]) -> None:
+        """Take items through all transforms; each is then done, or failed."""
+        for transform in self._transforms:
+            places, messages = self._matching(transform, items)
+            if places:
+                self._put(transform, places, self._call(transform, messages))
+        for item in items:
+            if item.failed is None:
+                try:
+                    item.done = encode_item(item)
+                except MessageError as error:
+                    item.fail(error, self._stage.name)
+
+    def _matching(
+        self, transform: Transform, items: Sequence[Item]
+    ) -> tuple[list[_Place], list[Message]]:
+        """Return the messages that are for a transform, and where they stand."""
+        places: list[_Place] = []
+        messages: list[Message] = []
+        matches = transform.matches
+        for item in items:
+            if item.messages is None and matches(item.entry.channel) and item.failed is None:
+                decode_item(item)
+            if item.failed is not None or not item.messages:
+                continue
+            for index, message in enumerate(item.messages):
+                if matches(message.channel):
+                    places.append(_Place(item, index))
+                    messages.append(message)
+        return places, messages
+
+    def _put(self, transform: Transform, places: Sequence[_Place], results: Sequence[Made]) -> None:
+        """Put each result where its message stood; from the end, so that indices stay right."""
+        for place, result in zip(reversed(places), reversed(results), strict=True):
+            item, index = place.item, place.index
+            assert item.messages is not None
+            if isinstance(result, Failed):
+                shared = transform.form is Form.BATCH and places[0].item is not places[-1].item
+                item.fail(result.error, self._stage.name, shared=shared)
+            elif result is not item.messages[index] or not transform.selects:
+                item.touched = True
+                if isinstance(result, list):
+                    item.messages[index : index + 1] = result
+                else:
+                    item.messages[index] = result
+
+    def _call(self, transform: Transform, messages: list[Message]) -> Sequence[Made]:
+        if transform.form is Form.BATCH:
+            return call_batch(transform, messages, self._on_loop)
+        if transform.is_async:
+            return self._on_loop(call_concurrently(transform, messages))
+        return call_each(transform, messages)
+
+    def _finish(self, result: Any) -> None:
+        if inspect.isawaitable(result):
+            self._on_loop(awaited(result))
+
+    def _on_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(work)
+
+    # --- failures
+
+    def _try_again(self, failed: Sequence[Item]) -> None:
+        """Try each failed item alone, in rounds with a growing wait between them."""
+        for item in failed:
+            if item.shared:
+                item.attempts = 0
+                self._try_alone(item)
+        wait_s = self._stage.backoff_s
+        for _ in range(1, self._stage.attempts):
+            again = [item for item in failed if _worth_another(item)]
+            if not again:
+                return
+            self._sleep(wait_s)
+            wait_s *= 2
+            self._numbers.count("retries", len(again))
+            for item in again:
+                self._try_alone(item)
+
+    def _try_alone(self, item: Item) -> None:
+        item.attempts += 1
+        item.reset()
+        self._run([item])
+
+    def _gather(self, batch: Batch, items: Sequence[Item]) -> Batch:
+        """Return the batch with what became of its items."""
+        entries: list[Entry] = []
+        dead = list(batch.dead)
+        acks = list(batch.acks)
+        dropped = 0
+        for item in items:
+            if item.failed is not None:
+                dead.append(self._dead_letter(item, item.failed))
+                acks += acks_of(item, error=_why(item.failed))
+            elif item.done:
+                entries += item.done
+            else:
+                dropped += 1
+                acks += acks_of(item)
+        died = len(dead) - len(batch.dead)
+        if died:
+            log.warning(
+                "entries became dead letters", extra={"stage": self._stage.name, "count": died}
+            )
+        for name, number in (
+            ("batches", 1),
+            ("in", len(items)),
+            ("out", len(entries)),
+            ("dropped", dropped),
+            ("dead", died),
+        ):
+            self._numbers.count(name, number)
+        return Batch(batch.spans, entries, dead, acks, batch.read_at_s)
+
+    def _dead_letter(self, item: Item, error: BaseException) -> DeadLetter:
+        entry = item.entry
+        by_user = item.stage != QUEUE_STAGE
+        return DeadLetter(
+            partition=entry.partition,
+            id=entry.id,
+            channel=entry.channel,
+            data=entry.data.decode(errors="replace"),
+            meta=entry.meta.decode(errors="replace"),
+            stage=item.stage,
+            error=_why(error),
+            traceback=users_traceback(error, self._code) if by_user else "",
+            attempts=item.attempts,
+            died_at_s=self._wall(),
+        )
+
+
+def _why(error: BaseException) -> str:
+    # A MessageError speaks for itself; its name would tell the reader nothing.
+    line = one_line(error)
+    return line.removeprefix("MessageError: ") if isinstance(error, MessageError) else line
+
+
+def _worth_another(item: Item) -> bool:
+    # MessageError: the code or we ourselves said that no retry can help.
+    return item.failed is not None and not isinstance(item.failed, MessageError)

@@ -1,0 +1,120 @@
+"""The command `raywire`. Each command's module is imported only when it is used."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import typer
+
+from actors.errors import MessageError, SettingsError, UnavailableError
+
+COMMANDS: Final = {
+    "up": "Start everything: queue, pipeline and edge. Ctrl-C stops it.",
+    "publish": "Publish lines from standard input.",
+    "tail": "Print publications as they come.",
+    "status": "Show how the running system does.",
+    "config": "Show the settings in force and where each comes from, or check a file.",
+    "token": "Make a client token.",
+    "bench": "Measure latency and loss under load.",
+    "version": "Show the versions of Raywire and of what it runs on.",
+}
+"""Name -> one line. `serve.cli.<name>` has the function `command`, whose docstring is the help."""
+
+_HELP: Final = """Push live data to people: a realtime message pipeline on Ray.
+
+Start with `raywire up`, then `echo hello | raywire publish news` in another shell.
+
+Results go to stdout (tables on a terminal, JSON in a pipe), everything else to stderr.
+Exit codes: 0 done, 1 a bug, 2 settings or command line are wrong, 3 something cannot be
+reached (try again), 4 a message cannot be accepted, 130 interrupted.
+"""
+_REPORT: Final = "this is a bug in Raywire: please report it with the traceback above"
+
+
+def main() -> None:
+    """Run the command line and exit with a code of `serve.cli.output.Exit`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command and return its exit code.
+
+    An error of ours becomes one line on stderr for each thing that is wrong.
+    """
+    try:
+        build_app(args)(args=list(args), prog_name="raywire")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last place: said on stderr, then we end
+        return _report(error)
+    return 0
+
+
+def build_app(args: Sequence[str]) -> typer.Typer:
+    """Build the Typer app; only the command that `args` names is imported.
+
+    The others stand in the help with one line, so `raywire --help` imports none.
+    """
+    named = next((arg for arg in args if not arg.startswith("-")), None)
+    app = typer.Typer(
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name, line in COMMANDS.items():
+        if name == named:
+            app.command(name)(_command(name))
+        else:
+            app.command(name, help=line)(_not_imported)
+    return app
+
+
+def _command(name: str) -> Callable[..., Any]:
+    module = importlib.import_module(f"serve.cli.{name}")
+    command: Callable[..., Any] = module.command
+    return command
+
+
+def _not_imported() -> None:
+    raise AssertionError("only the command that was named is run")
+
+
+def _report(error: Exception) -> int:
+    from serve.cli.output import Exit, print_error
+
+    known = _known(error)
+    if isinstance(known, BrokenPipeError):
+        _silence_stdout()
+        return Exit.FAILED
+    for kind, code in (
+        (SettingsError, Exit.SETTINGS),
+        (UnavailableError, Exit.UNAVAILABLE),
+        (MessageError, Exit.MESSAGE),
+    ):
+        if isinstance(known, kind):
+            print_error(str(known))
+            return code
+    traceback.print_exception(error)
+    print_error(_REPORT)
+    return Exit.FAILED
+
+
+def _known(error: BaseException) -> BaseException:
+    """Return the first error of a group (a TaskGroup raises them in one), else the error."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _silence_stdout() -> None:
+    # Python flushes stdout at its end, and would complain about the closed pipe there.
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,82 @@
+"""The settings tree: its defaults, its limits, what holds for a channel, and its reference."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from actors.settings import ChannelSettings, Settings, TransformSettings
+from actors.settings_names import every, find, guess
+from actors.settings_reference import reference
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_channel_has_the_options_of_its_namespace() -> None:
+    """The namespace is the text before the first colon, after a leading `$`."""
+    news = ChannelSettings(history_size=1, history_ttl_s=1)
+    settings = Settings(namespaces={"news": news})
+
+    assert settings.channel_settings("news:a:b") == news
+    assert settings.channel_settings("$news:a") == news
+    assert settings.channel_settings("news") == settings.channels
+    assert settings.channel_settings("other:a") is None
+
+
+@pytest.mark.parametrize(("size", "ttl_s", "has"), [(1, 1, True), (0, 1, False), (1, 0, False)])
+def test_history_needs_size_and_time(size: int, ttl_s: int, has: bool) -> None:
+    assert ChannelSettings(history_size=size, history_ttl_s=ttl_s).has_history is has
+
+
+@pytest.mark.parametrize("use", ["module:name", "a.b.c:Name", "filter"])
+def test_transform_names_something(use: str) -> None:
+    assert TransformSettings(use=use).use == use
+
+
+@pytest.mark.parametrize("use", ["", "a b", "a:", "a:b:c", "a.py:f()", "../a:b"])
+def test_transform_that_names_nothing_is_refused(use: str) -> None:
+    with pytest.raises(ValidationError, match="module:name"):
+        TransformSettings(use=use)
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    with pytest.raises(ValidationError, match="same name"):
+        Settings.model_validate({"stages": [{"name": "a"}, {"name": "a"}]})
+
+
+def test_secrets_do_not_show_in_text() -> None:
+    settings = Settings.model_validate({"auth": {"api_key": "hidden"}, "redis": {"url": "hidden"}})
+
+    assert "hidden" not in repr(settings)
+    assert "hidden" not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        (("queue", "entries_max"), True),
+        (("namespaces", "news", "presence"), True),
+        (("stages", 0, "transforms", 1, "options", "any"), True),
+        (("queue", "entries"), False),
+        (("app", "more"), False),
+    ],
+)
+def test_names_are_found(parts: tuple[str | int, ...], found: bool) -> None:
+    assert (find(parts) is not None) is found
+
+
+def test_guess_is_near_at_the_same_place_first() -> None:
+    assert guess(("edge", "replica")) == "edge.replicas"
+    assert guess(("history_size",)) == "channels.history_size"
+    assert guess(("xyzzy",)) is None
+
+
+def test_every_setting_has_a_meaning() -> None:
+    for name in every():
+        assert name.field is not None
+        assert name.field.description, f"{name.parts} has no docstring"
+
+
+def test_reference_in_docs_is_up_to_date() -> None:
+    """Else: `raywire config --reference > docs/settings.md`."""
+    assert (DOCS / "settings.md").read_text() == reference()
