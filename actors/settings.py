@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 Seconds = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 class _Part(BaseModel):
     """A frozen part of the tree that refuses names it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class RedisSettings(_Part):
@@ -228,7 +230,7 @@ class FeedSettings(_Part):
     """The streams that edges follow."""
 
     records_max: Annotated[int, Field(ge=100)] = 10_000
-    """Committed batches that a partition's feed keeps; an edge further behind heals from history."""
+    """Committed batches that a partition's feed keeps; an edge behind them heals from history."""
 
 
 class DeadSettings(_Part):

@@ -173,7 +173,7 @@ BUILTINS: Final[Mapping[str, type]] = {
 
 
 def _path(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(".")) if isinstance(text, str) else ("",)
+    names = tuple(text.split("."))
     if not all(names):
         raise ValueError(f"{text!r} is no path: write names with dots between, as user.name")
     return names

@@ -62,4 +62,4 @@ def _place(filename: str, line: int | None, source: str | None) -> str:
 def _lies_in(filename: str, code: Path) -> bool:
     path = Path(filename)
     # A virtual environment often lies in the user's directory; it is not their code.
-    return path.is_relative_to(code) and "site-packages" not in path.parts
+    return path.is_relative_to(code) and "site-packages" not in path.relative_to(code).parts

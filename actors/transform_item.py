@@ -26,7 +26,7 @@ class Item:
 
     Attributes:
         entry: As it came.
-        messages: What it is now; None: not decoded, no transform was for it.
+        messages: What it is now; empty: nothing, or not decoded, as `touched` tells.
         meta: Its meta, once decoded.
         touched: `messages` may differ from the entry.
         failed: Why it cannot go on.
@@ -47,13 +47,21 @@ class Item:
 
     def reset(self) -> None:
         """Begin anew from the entry."""
-        self.messages: list[Message] | None = None
+        self.messages: list[Message] = []
         self.meta: Meta | None = None
         self.touched = False
         self.failed: BaseException | None = None
         self.stage = ""
         self.shared = False
         self.done: Sequence[Entry] = ()
+
+    def put(self, index: int, made: Message | list[Message]) -> None:
+        """Put what a transform made in the place of the message it was made of."""
+        self.touched = True
+        if isinstance(made, list):
+            self.messages[index : index + 1] = made
+        else:
+            self.messages[index] = made
 
     def fail(self, error: BaseException, stage: str = "", *, shared: bool = False) -> None:
         """Note why it cannot go on; the first reason stays."""
@@ -100,7 +108,7 @@ def encode_item(item: Item) -> Sequence[Entry]:
         MessageError: A message cannot be sent: its channel, data or another field is wrong.
     """
     entry = item.entry
-    if item.messages is None or not item.touched:
+    if not item.touched:
         return (entry,)
     return [
         Entry(

@@ -36,11 +36,12 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class _Place(msgspec.Struct):
-    """Where a message stands: in an item, at an index."""
+class _Place(msgspec.Struct, gc=False):
+    """A message, and where it stands: in an item, at an index."""
 
     item: Item
     index: int
+    message: Message
 
 
 class Transformer:
@@ -127,8 +128,9 @@ class Transformer:
     def _run(self, items: Sequence[Item]) -> None:
         """Take items through all transforms; each is then done, or failed."""
         for transform in self._transforms:
-            places, messages = self._matching(transform, items)
+            places = self._matching(transform, items)
             if places:
+                messages = [place.message for place in places]
                 self._put(transform, places, self._call(transform, messages))
         for item in items:
             if item.failed is None:
@@ -137,38 +139,28 @@ class Transformer:
                 except MessageError as error:
                     item.fail(error, self._stage.name)
 
-    def _matching(
-        self, transform: Transform, items: Sequence[Item]
-    ) -> tuple[list[_Place], list[Message]]:
-        """Return the messages that are for a transform, and where they stand."""
+    def _matching(self, transform: Transform, items: Sequence[Item]) -> list[_Place]:
+        """Return where the messages stand that are for a transform."""
         places: list[_Place] = []
-        messages: list[Message] = []
         matches = transform.matches
         for item in items:
-            if item.messages is None and matches(item.entry.channel) and item.failed is None:
-                decode_item(item)
-            if item.failed is not None or not item.messages:
+            if item.failed is not None:
                 continue
+            if not item.messages and not item.touched and matches(item.entry.channel):
+                decode_item(item)
             for index, message in enumerate(item.messages):
                 if matches(message.channel):
-                    places.append(_Place(item, index))
-                    messages.append(message)
-        return places, messages
+                    places.append(_Place(item, index, message))
+        return places
 
     def _put(self, transform: Transform, places: Sequence[_Place], results: Sequence[Made]) -> None:
         """Put each result where its message stood; from the end, so that indices stay right."""
+        shared = transform.form is Form.BATCH and places[0].item is not places[-1].item
         for place, result in zip(reversed(places), reversed(results), strict=True):
-            item, index = place.item, place.index
-            assert item.messages is not None
             if isinstance(result, Failed):
-                shared = transform.form is Form.BATCH and places[0].item is not places[-1].item
-                item.fail(result.error, self._stage.name, shared=shared)
-            elif result is not item.messages[index] or not transform.selects:
-                item.touched = True
-                if isinstance(result, list):
-                    item.messages[index : index + 1] = result
-                else:
-                    item.messages[index] = result
+                place.item.fail(result.error, self._stage.name, shared=shared)
+            elif result is not place.message or not transform.selects:
+                place.item.put(place.index, result)
 
     def _call(self, transform: Transform, messages: list[Message]) -> Sequence[Made]:
         if transform.form is Form.BATCH:

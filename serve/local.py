@@ -10,7 +10,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +35,8 @@ _INLINE_BYTES_MAX: Final = 2_000_000
 _RAY_ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
+    # Ray makes its workers yield to everything else on the machine, which is not for live data.
+    "RAY_worker_niceness": "0",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
@@ -54,7 +55,7 @@ class LocalSystem:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self.settings = settings
         self._tell = tell
-        self._secrets: Secrets | None = None
+        self._secrets: Secrets = ensure_secrets(settings)
         self._valkey: EmbeddedValkey | None = None
         self._pipeline: Pipeline
         self._cleanup = ExitStack()
@@ -68,7 +69,7 @@ class LocalSystem:
     @property
     def api_key(self) -> str:
         """The key in force."""
-        return "" if self._secrets is None else self._secrets.api_key
+        return self._secrets.api_key
 
     def __enter__(self) -> "LocalSystem":
         """Start; return when a message would get through.
@@ -101,15 +102,13 @@ class LocalSystem:
         old_umask = os.umask(0o077)
         self._cleanup.callback(os.umask, old_umask)
         self._cleanup.enter_context(DataLock(settings.data))
-        self._secrets = ensure_secrets(settings)
         for name in ("listen", "serve_listen"):
             check_port(f"edge.{name}", getattr(settings.edge, name))
         self._tell("Loading the transforms")
         transform.check(settings, settings.code)
-        with ThreadPoolExecutor(1) as pool:
-            redis_ready = pool.submit(self._start_redis)
-            self._start_ray()
-            redis_ready.result()
+        # First, though it takes longer in turn: what is wrong with it should show at once.
+        self._start_redis()
+        self._start_ray()
         self._start_pipeline()
         self._start_edges()
         self._wait_for_health()
@@ -129,19 +128,17 @@ class LocalSystem:
 
     def _start_redis(self) -> None:
         settings, redis = self.settings, self.settings.redis
+        self._tell("Starting Valkey" if redis.url is None else "Looking for Valkey")
         if redis.url is None:
             if settings.ray.address != "local":
                 raise SettingsError(
                     "redis.url: the nodes of a cluster cannot reach an embedded Valkey: "
                     "name a server that they can reach"
                 )
-            assert self._secrets is not None
-            self._valkey = EmbeddedValkey(
-                settings.data / "valkey", self._secrets.redis_password
-            )
-            self._valkey.start()
-            self._cleanup.callback(self._stop_valkey)
-            self.url = self._valkey.url
+            valkey = EmbeddedValkey(settings.data / "valkey", self._secrets.redis_password)
+            valkey.start()
+            self._cleanup.callback(self._stop_valkey, valkey)
+            self._valkey, self.url = valkey, valkey.url
         else:
             self.url = redis.url.get_secret_value()
             check_server(self.url, timeout_s=redis.timeout_s)
@@ -152,10 +149,9 @@ class LocalSystem:
             timeout_s=redis.timeout_s,
         )
 
-    def _stop_valkey(self) -> None:
+    def _stop_valkey(self, valkey: EmbeddedValkey) -> None:
         self._tell("Stopping Valkey")
-        assert self._valkey is not None
-        self._valkey.stop()
+        valkey.stop()
 
     def _start_ray(self) -> None:
         settings = self.settings
@@ -213,7 +209,6 @@ class LocalSystem:
         from serve import app
 
         self._tell("Starting the edges")
-        assert self._secrets is not None
         self._cleanup.callback(self._stop_edges)
         app.deploy(
             self.settings,

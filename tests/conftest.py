@@ -1,7 +1,16 @@
 """What all tests may use: a real Valkey, and a real running system."""
 
+import json
 import os
-from collections.abc import Iterator
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import redis
@@ -18,15 +27,113 @@ def valkey_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def valkey_url(valkey_server: str) -> Iterator[str]:
+def valkey_url(valkey_server: str) -> str:
     """The URL of a real Valkey that is empty."""
     with redis.Redis.from_url(valkey_server) as client:
         client.flushall()
-    yield valkey_server
+    return valkey_server
 
 
-def needs(what: str) -> None:
+def needs(what: str) -> NoReturn:
     """Skip a test at a desk that lacks something; fail in CI, which must have it."""
     if os.environ.get("CI"):
         pytest.fail(f"CI lacks {what}")
     pytest.skip(f"needs {what}")
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def raywire(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "serve.cli", *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+@dataclass
+class System:
+    """A running `raywire up`."""
+
+    process: subprocess.Popen[str]
+    data: Path
+    url: str
+    serve_url: str
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Its generated secrets."""
+        found: dict[str, str] = json.loads((self.data / "secrets.json").read_text())
+        return found
+
+    @property
+    def api_key(self) -> str:
+        """Its API key."""
+        return self.secrets["api_key"]
+
+    @property
+    def redis_url(self) -> str:
+        """Its Valkey."""
+        url: str = json.loads((self.data / "run.json").read_text())["redis_url"]
+        return url
+
+    def raywire(self, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command against it."""
+        return raywire(*args, "--data", str(self.data), **options)
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does, and wait for its end."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+@contextmanager
+def running_system(data: Path, *args: str, environ: Sequence[str] = ()) -> Iterator[System]:
+    """Start `raywire up` on a data directory, give it when it is ready, and stop it."""
+    listen, serve_listen = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    log = data.parent / f"{data.name}.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "serve.cli", "up", "--data", str(data)),
+                *("--listen", listen, "--serve-listen", serve_listen, *args),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            # No settings file of the developer's own is to be found.
+            cwd=data.parent,
+            env={**os.environ, **dict(pair.split("=", 1) for pair in environ)},
+        )
+        assert process.stdout is not None
+        system = System(process, data, f"http://{listen}", f"http://{serve_listen}")
+        try:
+            line = process.stdout.readline()
+            assert line, f"raywire up ended: {log.read_text()}"
+            assert json.loads(line)["event"] == "ready"
+            yield system
+        finally:
+            system.stop()
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A running system with the demo's settings, one for the whole run."""
+    with running_system(tmp_path_factory.mktemp("system") / "data") as running:
+        yield running

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 ListenOption = Annotated[
     str | None,
-    typer.Option("--listen", metavar="HOST:PORT", help="Where clients connect.", show_default=False),
+    typer.Option(
+        "--listen", metavar="HOST:PORT", help="Where clients connect.", show_default=False
+    ),
 ]
 ServeListenOption = Annotated[
     str | None,
@@ -111,7 +113,7 @@ def _show(system: "LocalSystem", *, as_json: bool) -> None:
     lines = [
         f"[bold]Page[/]       {page}/" if settings.demo else f"[bold]API docs[/]   {page}/docs",
         f"[bold]WebSocket[/]  ws://{settings.edge.listen}/connection/websocket",
-        f"[bold]Publish[/]    echo '{{\"text\":\"hello\"}}' | raywire publish {channel}",
+        f'[bold]Publish[/]    echo \'{{"text":"hello"}}\' | raywire publish {channel}',
         f"[bold]Follow[/]     raywire tail {channel}",
         "[bold]Status[/]     raywire status",
         f"[bold]API key[/]    in {settings.data / 'secrets.json'}",

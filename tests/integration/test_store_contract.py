@@ -188,7 +188,9 @@ async def test_feed_is_capped(valkey_url: str) -> None:
     ledger = RedisLedger(valkey_url, keys, feed_records_max=100)
     edge = RedisEdgeStore(valkey_url, keys, partitions=8)
     for n in range(500):
-        ledger.commit([Commit(P, [Claim(OTHER, f"{n}-0" if n else FIRST_ID, f"{n + 1}-0")], [], [], [])])
+        ledger.commit(
+            [Commit(P, [Claim(OTHER, f"{n}-0" if n else FIRST_ID, f"{n + 1}-0")], [], [], [])]
+        )
     records = await edge.read_feed({P: FIRST_ID}, limit=1000, block_s=1)
     assert 100 <= len(records) < 300
     assert records[-1].seq == 500

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from actors.errors import UnavailableError
+from actors.pacing import Backoff
 from actors.store import FeedRecord
 from actors.store_memory import MemoryStore
 from serve.feed import FeedFollower
@@ -26,6 +27,7 @@ class ScriptedStore(MemoryStore):
         self.seqs = seqs
         self.asked: list[dict[int, str]] = []
         self.ends_fail = 0
+        self.exhausted = asyncio.Event()
 
     async def feed_ends(self, partitions: Sequence[int]) -> dict[int, tuple[str, int]]:
         if self.ends_fail:
@@ -38,6 +40,7 @@ class ScriptedStore(MemoryStore):
     ) -> list[FeedRecord]:
         self.asked.append(dict(after))
         if not self.reads:
+            self.exhausted.set()
             await asyncio.Event().wait()
         step = self.reads.pop(0)
         if isinstance(step, Exception):
@@ -59,17 +62,21 @@ class Log:
         self.told.append(f"gap {partition}")
 
 
+async def read_all(store: ScriptedStore) -> None:
+    """Wait until the script is read, and asked for more."""
+    async with asyncio.timeout(2):
+        await store.exhausted.wait()
+        await asyncio.sleep(0)
+
+
 async def follow(store: ScriptedStore) -> tuple[list[str], FeedFollower]:
     """Follow until all of the script is read."""
     log = Log()
     follower = FeedFollower(
-        store, list(store.seqs), log.on_records, log.on_gap, wait=lambda _: 0.0
+        store, list(store.seqs), log.on_records, log.on_gap, backoff=Backoff(0.0)
     )
     follower.start()
-    async with asyncio.timeout(2):
-        while store.reads or not store.asked:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+    await read_all(store)
     return log.told, follower
 
 
@@ -87,7 +94,9 @@ async def test_records_come_in_order_and_the_next_read_goes_on_after_them() -> N
 
 async def test_jump_is_told_before_the_records_after_it() -> None:
     """Records that are missing between two are told in their place, by partition."""
-    store = ScriptedStore([[record(0, 1), record(0, 2), record(0, 5), record(1, 1)]], seqs={0: 0, 1: 0})
+    store = ScriptedStore(
+        [[record(0, 1), record(0, 2), record(0, 5), record(1, 1)]], seqs={0: 0, 1: 0}
+    )
 
     told, follower = await follow(store)
     await follower.close()
@@ -107,7 +116,9 @@ async def test_gap_at_the_first_record_of_a_read() -> None:
 
 async def test_server_that_counts_anew_is_a_gap() -> None:
     """A lower number than expected means that the server was emptied."""
-    store = ScriptedStore([[record(0, 8)], [record(0, 1, at=3000)], [record(0, 2, at=3001)]], seqs={0: 7})
+    store = ScriptedStore(
+        [[record(0, 8)], [record(0, 1, at=3000)], [record(0, 2, at=3001)]], seqs={0: 7}
+    )
 
     told, follower = await follow(store)
     await follower.close()
@@ -174,10 +185,10 @@ async def test_check_tells_what_broke_the_follower() -> None:
     follower = FeedFollower(store, [0], broken, on_gap)
     follower.start()
     follower.check()
+    task = follower._task
+    assert task is not None
     async with asyncio.timeout(2):
-        while store.reads:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await asyncio.wait([task])
 
     with pytest.raises(ValueError, match="broken"):
         follower.check()

@@ -8,6 +8,7 @@ import pytest
 
 from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.message import Ack, Meta, decode_meta
+from actors.pacing import Backoff
 from actors.partition import partition_of
 from actors.settings import QueueSettings
 from actors.store import NewMessage
@@ -16,7 +17,7 @@ from serve.intake import Intake, NoResultError, Outgoing, UnknownChannelError
 
 
 class RecordingStore(MemoryStore):
-    """Keeps the calls of `enqueue`; `failures` are raised after (or before) the call took effect."""
+    """Keeps the calls of `enqueue`, and fails as told: after, or before, the call took effect."""
 
     def __init__(self, partitions: int = 1) -> None:
         super().__init__(partitions)
@@ -54,6 +55,10 @@ class RecordingStore(MemoryStore):
             raise UnavailableError("answer lost")
         return accepted
 
+    async def until_queued(self, count: int, partition: int = 0) -> None:
+        async with asyncio.timeout(2), self._news:
+            await self._news.wait_for(lambda: len(self._queues[partition]) >= count)
+
     def queued(self, partition: int = 0) -> list[str]:
         return [entry.data.decode() for entry in self._queues[partition]]
 
@@ -61,8 +66,10 @@ class RecordingStore(MemoryStore):
         return [decode_meta(entry.meta).wait for entry in self._queues[partition]]
 
 
-def intake(store: MemoryStore, *, partitions: int = 1, entries_max: int = 100, **more: Any) -> Intake:
-    options: dict[str, Any] = {"timeout_s": 2.0, "wait": lambda _: 0.0} | more
+def intake(
+    store: MemoryStore, *, partitions: int = 1, entries_max: int = 100, **more: Any
+) -> Intake:
+    options: dict[str, Any] = {"timeout_s": 2.0, "backoff": Backoff(0.0)} | more
     return Intake(
         store,
         QueueSettings(partitions=partitions, entries_max=entries_max, message_bytes_max=100),
@@ -73,9 +80,7 @@ def intake(store: MemoryStore, *, partitions: int = 1, entries_max: int = 100, *
 
 async def answer(store: RecordingStore, into: Intake, count: int, *, partition: int = 0) -> None:
     """Play the pipeline: wait until `count` entries are queued, and acknowledge them."""
-    async with asyncio.timeout(2):
-        while len(store.tokens(partition)) < count:
-            await asyncio.sleep(0)
+    await store.until_queued(count, partition)
     into.resolve(
         Ack(partition, token, offset, "epoch")
         for offset, token in enumerate(store.tokens(partition), 1)
@@ -89,15 +94,14 @@ async def test_publish_returns_the_result_of_the_commit() -> None:
     publishing = asyncio.create_task(into.publish("news", b'{"a": 1}', Meta(tags={"t": "x"})))
 
     async with asyncio.timeout(2):
-        while not store.tokens():
-            await asyncio.sleep(0)
+        await store.until_queued(1)
         into.resolve([Ack(0, "of another edge:1", 9, "x")])
         assert not publishing.done()
         into.resolve([Ack(0, store.tokens()[0], 7, "abc")])
         ack = await publishing
 
     assert (ack.offset, ack.epoch) == (7, "abc")
-    assert into.waiting == 0
+    assert into.numbers()["api_waiting"] == 0
 
 
 async def test_what_arrives_in_one_turn_goes_in_one_call() -> None:
@@ -233,8 +237,13 @@ async def test_lost_answer_does_not_queue_twice() -> None:
         group.create_task(into.publish("news", b"1", Meta()))
         group.create_task(answer(store, into, 1))
 
+    async with asyncio.timeout(2):
+        task = into._lanes[0].task
+        if task is not None:
+            await task
+
     assert store.queued() == ["1"]
-    assert [first for _, _, first in store.calls][0] == 1
+    assert [first for _, _, first in store.calls] == [1, 1, 1]
 
 
 async def test_result_that_comes_before_the_answer_counts() -> None:
@@ -258,7 +267,7 @@ async def test_server_that_stays_away_is_told_in_time() -> None:
     """Without an answer the caller learns that the message may still take effect."""
     store = RecordingStore()
     store.refuse_calls = 10**9
-    into = intake(store, timeout_s=0.05, wait=lambda _: 0.01)
+    into = intake(store, timeout_s=0.05, backoff=Backoff(0.01, 0.01))
 
     async with asyncio.timeout(2):
         with pytest.raises(UnavailableError, match="may still take effect"):
@@ -266,7 +275,7 @@ async def test_server_that_stays_away_is_told_in_time() -> None:
         await into.close()
 
     assert 1 < len(store.calls) < 10
-    assert into.waiting == 0
+    assert into.numbers()["api_waiting"] == 0
 
 
 async def test_untried_message_is_not_queued_after_its_time() -> None:
@@ -326,7 +335,7 @@ async def test_cancelled_caller_leaves_nothing_behind() -> None:
         await asyncio.wait([publishing])
         await asyncio.sleep(0)
 
-    assert into.waiting == 0
+    assert into.numbers()["api_waiting"] == 0
 
 
 async def test_drained_intake_refuses_but_finishes() -> None:

@@ -3,7 +3,17 @@
 import pytest
 
 from actors.errors import GapError
-from actors.message import FIRST_ID, Ack, Batch, Entry, Meta, Span, decode_json, encode_batch, encode_json
+from actors.message import (
+    FIRST_ID,
+    Ack,
+    Batch,
+    Entry,
+    Meta,
+    Span,
+    decode_json,
+    encode_batch,
+    encode_json,
+)
 from actors.metrics import Numbers
 from actors.partition import partition_of
 from actors.publisher import Publisher

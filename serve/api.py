@@ -1,0 +1,155 @@
+"""The server API over HTTP: `POST /api/METHOD`, in the shapes of Centrifugo's.
+
+With the API key only: else a bare 401. An answer is `{"result": ...}` or `{"error": ...}` with
+status 200, but 429 (with Retry-After) where the queue is full, and 503 where Valkey is away or a
+result does not come in time. With `X-Centrifugo-Error-Mode: transport` each error is the body
+itself, with a status of its own. A body that is not JSON, or not of the shape, is a 400.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from starlette.requests import ClientDisconnect
+
+from actors.errors import RaywireError
+from serve.api_calls import ApiCalls
+from serve.api_shapes import (
+    BODY_BYTES_MAX,
+    ApiError,
+    BatchRequest,
+    BroadcastRequest,
+    ChannelRequest,
+    HistoryRequest,
+    InfoRequest,
+    PublishRequest,
+    as_api_error,
+    openapi_body,
+)
+from serve.protocol import ErrorCode
+
+_Shape = TypeVar("_Shape", bound=msgspec.Struct)
+_Shape_contra = TypeVar("_Shape_contra", bound=msgspec.Struct, contravariant=True)
+
+
+class _Call(Protocol[_Shape_contra]):
+    """One of `ApiCalls`' methods."""
+
+    __name__: str
+
+    async def __call__(self, request: _Shape_contra, /) -> Any: ...
+
+
+_RETRY_AFTER_S: Final = "1"
+
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "`result`, or `error` with `code` and `message`"},
+    400: {"description": "The body is not JSON, or not of this shape"},
+    401: {"description": "The API key is missing or wrong"},
+    429: {"description": "The queue is full (error 111): nothing was accepted, try again later"},
+    503: {"description": "Valkey is away, or the result is not known in time (error 100)"},
+}
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _BadBodyError(Exception):
+    """The body cannot be read: the status, and a line of text."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+def router(calls: ApiCalls, *, allowed: Callable[[Request], bool]) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        calls: What they do.
+        allowed: Whether a request has the API key.
+    """
+    api = APIRouter(prefix="/api", tags=["server API"], responses=_RESPONSES)
+
+    def add(shape: type[_Shape], call: _Call[_Shape], member: str = "result") -> None:
+        api.add_api_route(
+            f"/{call.__name__}",
+            _endpoint(shape, call, member, allowed),
+            methods=["POST"],
+            name=call.__name__,
+            description=call.__doc__,
+            openapi_extra={**openapi_body(shape), "security": [{"apiKey": []}]},
+        )
+
+    add(PublishRequest, calls.publish)
+    add(BroadcastRequest, calls.broadcast)
+    add(BatchRequest, calls.batch, "replies")
+    add(HistoryRequest, calls.history)
+    add(ChannelRequest, calls.presence)
+    add(ChannelRequest, calls.presence_stats)
+    add(InfoRequest, calls.info)
+    return api
+
+
+def _endpoint(
+    shape: type[_Shape], call: _Call[_Shape], member: str, allowed: Callable[[Request], bool]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers the requests of one call, its result in `member` of the answer."""
+
+    async def endpoint(request: Request) -> Response:
+        if not allowed(request):
+            return Response(status_code=HTTPStatus.UNAUTHORIZED)
+        try:
+            decoded = _decode(await _body(request), shape)
+            return _json(HTTPStatus.OK, {member: await call(decoded)})
+        except _BadBodyError as error:
+            return PlainTextResponse(error.text, error.status)
+        except RaywireError as error:
+            return _failed(request, as_api_error(error))
+
+    return endpoint
+
+
+async def _body(request: Request) -> bytes:
+    """Read the body, as far as it may go."""
+    too_large = _BadBodyError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes"
+    )
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > BODY_BYTES_MAX:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise too_large
+    except ClientDisconnect as error:
+        raise _BadBodyError(HTTPStatus.BAD_REQUEST, "the body ended early") from error
+    return bytes(body)
+
+
+def _decode(body: bytes, shape: type[_Shape]) -> _Shape:
+    if shape is InfoRequest and not body:
+        body = b"{}"
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _BadBodyError(HTTPStatus.BAD_REQUEST, f"the body cannot be read: {error}") from error
+
+
+def _json(status: HTTPStatus, content: Mapping[str, Any]) -> Response:
+    return Response(_encode(content), status, media_type="application/json")
+
+
+def _failed(request: Request, error: ApiError) -> Response:
+    transport = request.headers.get("x-centrifugo-error-mode") == "transport"
+    response = _json(
+        error.status(transport=transport), error.body if transport else {"error": error.body}
+    )
+    if error.code == ErrorCode.TOO_MANY_REQUESTS:
+        response.headers["Retry-After"] = _RETRY_AFTER_S
+    return response

@@ -1,0 +1,182 @@
+"""The edges as a Ray Serve application. The one home of `ray.serve`."""
+
+import logging
+import re
+import resource
+import time
+from typing import Any, Final
+
+import ray
+import ray.serve
+import ray.serve.exceptions
+from pydantic import SecretStr
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+
+from actors import logs
+from actors.errors import SettingsError, UnavailableError
+from actors.partition import Keys
+from actors.settings import AuthSettings, Settings
+from actors.store_redis import RedisStatsWriter
+from actors.store_redis_edge import RedisEdgeStore
+from serve.edge import Edge
+
+log = logging.getLogger(__name__)
+
+DEPLOYMENT: Final = "edge"
+
+_LOOK_EVERY_S: Final = 0.1
+_DRAIN_S: Final = 30.0
+"""How long an edge may take to send its clients away and to finish."""
+_OTHER_REQUESTS_MAX: Final = 1_000
+"""Requests through Serve that are no connections: calls of the API, health checks."""
+_QUIET: Final = LoggingConfig(log_level="WARNING", enable_access_log=False)
+_OUR_ERROR: Final = re.compile(r"actors\.errors\.SettingsError: (.+)")
+
+
+class EdgeReplica:
+    """One replica: an `Edge`, and Serve's ways to ask for its app and its health.
+
+    Pickled by name; on the cluster's nodes both packages are installed, or its `working_dir`.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits a constructor that is a coroutine
+        self, settings: Settings, redis_url: str
+    ) -> None:
+        logs.set_up("INFO", json=True)
+        _allow_many_connections()
+        keys = Keys(settings.app)
+        timeout_s = settings.redis.timeout_s
+        store = RedisEdgeStore(
+            redis_url,
+            keys,
+            partitions=settings.queue.partitions,
+            timeout_s=timeout_s,
+            feed_records_max=settings.feed.records_max,
+        )
+        self._edge = Edge(settings, store, RedisStatsWriter(redis_url, keys, timeout_s=timeout_s))
+        await self._edge.start()
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Return the app; Serve asks after the constructor, and runs its lifespan."""
+        return self._edge.app
+
+    async def check_health(self) -> None:
+        """Make sure that the edge lives: else Serve replaces it.
+
+        Whether messages get through is not asked here: where Valkey is away, new edges would not
+        help, and the clients of this one would be lost.
+        """
+        self._edge.check()
+
+    async def drain(self) -> None:
+        """Send the clients away and finish what was accepted."""
+        await self._edge.close()
+
+
+def deploy(
+    settings: Settings,
+    redis_url: str,
+    api_key: str,
+    token_secret: str,
+    *,
+    ready_within_s: float = 60.0,
+) -> None:
+    """Start the edges, or replace those that run, and return when all take connections.
+
+    Serve is started where it does not run yet. Needs a connection to Ray. The secrets go to the
+    replicas pickled with their arguments, which Ray keeps: whoever may read its state reads them.
+
+    Raises:
+        SettingsError: The edges cannot start like this, e.g. as `listen` is in use.
+        UnavailableError: They did not come up in time.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    host, _, port = settings.edge.serve_listen.rpartition(":")
+    everywhere = settings.ray.address != "local"
+    ray.serve.start(
+        proxy_location=ProxyLocation.EveryNode if everywhere else ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=host.strip("[]"), port=int(port)),
+        logging_config=_QUIET,
+    )
+    secret = AuthSettings(api_key=SecretStr(api_key), token_secret=SecretStr(token_secret))
+    application = _deployment(settings).bind(
+        settings.model_copy(update={"auth": secret}), redis_url
+    )
+    ray.serve.run_many(
+        [ray.serve.RunTarget(application, name=settings.app, route_prefix="/")],
+        # We wait ourselves: with a limit, and with an eye on what the replicas say.
+        wait_for_applications_running=False,
+    )
+    _wait_until_running(settings.app, ready_within_s)
+
+
+def undeploy(settings: Settings) -> None:
+    """Stop the edges: their clients are sent away (3001), and what was accepted is finished.
+
+    Does nothing where they do not run.
+    """
+    overview = ray.serve.status().applications.get(settings.app)
+    if overview is None:
+        return
+    if overview.status == ApplicationStatus.RUNNING:
+        _drain(settings.app)
+    ray.serve.delete(settings.app)
+
+
+def _drain(app: str) -> None:
+    """Drain before Serve stops the replicas: it would wait for the connections that it carries."""
+    try:
+        ray.serve.get_app_handle(app).broadcast("drain").results(timeout_s=_DRAIN_S)
+    except (ray.exceptions.RayError, ray.serve.exceptions.RayServeException, TimeoutError) as error:
+        log.warning("edges did not drain", extra={"why": str(error)[:300]})
+
+
+def _deployment(settings: Settings) -> Any:
+    """Return the deployment, with what Serve must know of it."""
+    return ray.serve.deployment(
+        ray.serve.ingress()(EdgeReplica),
+        name=DEPLOYMENT,
+        num_replicas=settings.edge.replicas,
+        ray_actor_options={"num_cpus": settings.edge.num_cpus},
+        # To Serve a connection is a request that goes on for long; the default limit is 5.
+        max_ongoing_requests=settings.client.connections_max + _OTHER_REQUESTS_MAX,
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=_DRAIN_S,
+        # What keeps an edge from starting will not pass by trying twenty times, Serve's default.
+        max_constructor_retry_count=2,
+        logging_config=_QUIET,
+    )
+
+
+def _wait_until_running(app: str, within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while True:
+        overview = ray.serve.status().applications[app]
+        if overview.status == ApplicationStatus.RUNNING:
+            return
+        told = [overview.message, *(d.message for d in overview.deployments.values())]
+        settings_error = _settings_error("\n".join(told))
+        if settings_error:
+            raise SettingsError(settings_error)
+        if overview.status == ApplicationStatus.DEPLOY_FAILED:
+            raise UnavailableError(f"the edges do not start: {overview.message}")
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"the edges are not up after {within_s:.0f} s: {' '.join(told).strip()}"
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _settings_error(told: str) -> str:
+    """Return the text of our own error in what Serve tells of a replica, or nothing."""
+    found = _OUR_ERROR.findall(told)
+    return str(found[-1]).strip() if found else ""
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files, often 1,024, to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,177 @@
+"""Who a session speaks for: turns its requests into asks, as far as it may have them."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from actors.message import Meta, decode_json
+from actors.settings import ChannelSettings
+from serve.asks import AskHistory, AskPublish
+from serve.auth import Access, Claims, Operation
+from serve.protocol import (
+    EMPTY,
+    ClientInfo,
+    CommandError,
+    DisconnectCode,
+    DisconnectError,
+    ErrorCode,
+    History,
+    Publish,
+    StreamPosition,
+    Subscribe,
+)
+from serve.subscription import Subscription
+
+_REJECT_UNRECOVERED: Final = 2
+"""Bit of `Subscribe.flag`: answer error 112 rather than start with a gap."""
+
+
+class Client:
+    """A client's identity, and what it may have.
+
+    Args:
+        id: The client's id.
+        claims: What its token says.
+        access: Who may do what.
+    """
+
+    def __init__(self, client: str, claims: Claims, access: Access) -> None:
+        self.id = client
+        self.claims = claims
+        self._access = access
+
+    def server_side(self, wishes: Mapping[str, Subscribe]) -> dict[str, Subscription]:
+        """Return the subscriptions that a connection starts with, by channel.
+
+        Those are the token's, and those wished for without a token that are allowed. Wishes that
+        are not allowed are passed over.
+
+        Raises:
+            CommandError: The token has a channel that cannot be.
+            DisconnectError: A wish has one.
+        """
+        found = {
+            channel: self._subscription(
+                channel, wishes.get(channel, Subscribe()), server_side=True, chan_info=info
+            )
+            for channel, info in self.claims.channels.items()
+        }
+        for channel, wish in wishes.items():
+            if channel not in found and self._may_have(channel):
+                found[channel] = self._subscription(channel, wish, server_side=True)
+        return found
+
+    def _may_have(self, channel: str) -> bool:
+        try:
+            options = self._access.options(channel)
+        except CommandError as error:
+            raise DisconnectError(DisconnectCode.BAD_REQUEST) from error
+        return self._access.may_subscribe(channel, options, self.claims.user)
+
+    def subscribe(self, request: Subscribe, options: ChannelSettings) -> Subscription:
+        """Return the subscription that the client asks for.
+
+        Raises:
+            CommandError: It may not have it.
+            DisconnectError: The request is not of the protocol.
+        """
+        # Subscription tokens are not known here, so whoever brings one is refused.
+        allowed = self._access.may_subscribe(request.channel, options, self.claims.user)
+        if request.token or not allowed:
+            raise CommandError(ErrorCode.PERMISSION_DENIED)
+        if request.delta not in ("", "fossil"):
+            raise DisconnectError(DisconnectCode.BAD_REQUEST)
+        if bytes(request.tf) not in (b"", b"null"):  # No namespace allows tag filters.
+            raise CommandError(ErrorCode.BAD_REQUEST)
+        return self._subscription(request.channel, request)
+
+    def _subscription(
+        self, channel: str, wish: Subscribe, *, server_side: bool = False, chan_info: Any = None
+    ) -> Subscription:
+        options = self._access.options(channel)
+        user = self.claims.user
+        reads = self._access.may(Operation.HISTORY, options, user, subscribed=True)
+        sees = self._access.may(Operation.PRESENCE, options, user, subscribed=True)
+        info = ClientInfo(user, self.id, _raw(self.claims.info), _raw(chan_info))
+        return Subscription(
+            channel,
+            options,
+            msgspec.json.encode(info),
+            server_side=server_side,
+            recover=StreamPosition(wish.offset, wish.epoch) if wish.recover else None,
+            positioned=options.force_positioning or (wish.positioned and reads),
+            recoverable=options.force_recovery or (wish.recoverable and reads),
+            pushes_joins=options.join_leave
+            and (options.force_push_join_leave or (wish.join_leave and sees)),
+            must_recover=bool(wish.flag & _REJECT_UNRECOVERED) and not server_side,
+        )
+
+    def publish(
+        self, command_id: int, request: Publish, subscription: Subscription | None
+    ) -> AskPublish:
+        """Return what the client asks to publish, signed with who it is.
+
+        Raises:
+            CommandError: It may not, or gave no data.
+        """
+        options = self._access.options(request.channel)
+        subscribed = subscription is not None
+        user = self.claims.user
+        if not self._access.may(Operation.PUBLISH, options, user, subscribed=subscribed):
+            raise CommandError(ErrorCode.PERMISSION_DENIED)
+        data = bytes(request.data)
+        if not data:
+            raise CommandError(ErrorCode.BAD_REQUEST)
+        if subscription is not None:
+            info = decode_json(subscription.info)
+        else:
+            info = {"user": user, "client": self.id}
+            if self.claims.info is not None:
+                info["conn_info"] = self.claims.info
+        return AskPublish(command_id, request.channel, data, Meta(info=info))
+
+    def history(self, command_id: int, request: History, *, subscribed: bool) -> AskHistory:
+        """Return which part of a channel's history the client asks for.
+
+        Raises:
+            CommandError: There is none, it may not, or the request makes no sense.
+        """
+        options = self._access.options(request.channel)
+        if not options.has_history:
+            raise CommandError(ErrorCode.NOT_AVAILABLE)
+        user = self.claims.user
+        if not self._access.may(Operation.HISTORY, options, user, subscribed=subscribed):
+            raise CommandError(ErrorCode.PERMISSION_DENIED)
+        since = request.since
+        if request.reverse and since is not None and since.offset == 0:
+            raise CommandError(ErrorCode.BAD_REQUEST)
+        most = self._access.client.history_max
+        return AskHistory(
+            command_id,
+            request.channel,
+            since=None if since is None else since.offset,
+            limit=most if request.limit < 0 else min(request.limit, most),
+            reverse=request.reverse,
+            meta_ttl_s=options.history_meta_ttl_s,
+            epoch="" if since is None else since.epoch,
+        )
+
+    def check_presence(self, channel: str, *, subscribed: bool) -> None:
+        """Refuse who may not ask who is in a channel.
+
+        Raises:
+            CommandError: It may not, or the channel has no presence.
+        """
+        options = self._access.options(channel)
+        if not options.presence:
+            raise CommandError(ErrorCode.NOT_AVAILABLE)
+        user = self.claims.user
+        if not self._access.may(Operation.PRESENCE, options, user, subscribed=subscribed):
+            raise CommandError(ErrorCode.PERMISSION_DENIED)
+
+
+def _raw(value: Any) -> Raw:
+    # The very object: a field is left out only where it has its default itself.
+    return EMPTY if value is None else Raw(msgspec.json.encode(value))

@@ -1,0 +1,398 @@
+"""The subscriptions of one edge: takes what the feed says, and gives it to the clients."""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+from msgspec import Raw
+
+from actors.errors import MessageError, UnavailableError
+from actors.message import Ack, Meta
+from actors.partition import partition_of
+from actors.settings import Settings
+from actors.store import EdgeStore, FeedRecord, History
+from serve.asks import AskPublish
+from serve.auth import Access
+from serve.backoff import backoff_s
+from serve.channel import Channel
+from serve.connection import Connection, Sink
+from serve.presence import PresenceKeeper
+from serve.protocol import DisconnectCode, Join, Leave
+from serve.session import Session
+from serve.subscription import Run, Subscription
+from serve.wire import Wire
+
+log = logging.getLogger(__name__)
+
+_HEAL_LIMIT: Final = 1_000
+"""Publications in one read that heals a channel."""
+_HEALS_MAX: Final = 16
+"""Channels that are healed side by side."""
+_SKIP_AFTER: Final = 5
+"""Reads that explain nothing, after which a gap is accepted."""
+_JOIN_TIMEOUT_S: Final = 5.0
+"""How long a subscription waits until its channel's position is known (then: error 100)."""
+_CLOSE_TIMEOUT_S: Final = 10.0
+"""How long `close` waits for clients and tasks."""
+
+
+class Hub:
+    """Everything that clients of this edge are subscribed to.
+
+    Subscribers of a channel with history get its publications in the order of their offsets, each
+    once, and without a gap, or else are told so (unsubscribe 2500, disconnect 3010). Subscribers
+    of other channels get what the feed hands on, in its order.
+
+    All methods are for the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: EdgeStore,
+        publish: Callable[[str, bytes, Meta], Awaitable[Ack]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        spread: Callable[[], float] = random.random,
+        version: str = "",
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: The whole tree; channels, client, auth and queue.partitions are read.
+            store: Where histories and presence are. Closed by whoever made it.
+            publish: Takes channel, data (JSON text) and meta; returns after the commit.
+            clock: Monotonic seconds.
+            wall: Seconds since the epoch, for tokens.
+            spread: Random numbers from 0 to 1, which keep pings apart.
+            version: Of the server, as told to clients.
+        """
+        self.settings = settings
+        self.access = Access(settings, wall)
+        self.store = store
+        self._publish = publish
+        self._clock = clock
+        self._spread = spread
+        self._version = version
+        self._channels: dict[str, Channel] = {}
+        self._connections: dict[Connection, dict[Subscription, None]] = {}
+        self._presence = PresenceKeeper(store, settings.client)
+        self._healing: dict[Channel, asyncio.Task[None]] = {}
+        self._heals = asyncio.Semaphore(_HEALS_MAX)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._closing = False
+        self._delivered = self._delivered_bytes = self._slow = 0
+
+    # --- life
+
+    async def start(self) -> None:
+        """Begin to renew the clients' presence."""
+        self._presence.start()
+
+    async def close(self) -> None:
+        """Close every client (3001), and wait until all are gone and forgotten, some seconds."""
+        self._closing = True
+        for connection in list(self._connections):
+            connection.shut(DisconnectCode.SHUTDOWN)
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                if self._connections:
+                    self._empty.clear()
+                    await self._empty.wait()
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            log.warning("clients not gone in time", extra={"clients": len(self._connections)})
+        rest = [*self._tasks, *self._healing.values()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await self._presence.close()
+
+    @property
+    def full(self) -> bool:
+        """Whether one more client must be refused (status 503)."""
+        return self._closing or len(self._connections) >= self.settings.client.connections_max
+
+    def connect(self, sink: Sink, wire: Wire, *, one_way: bool = False) -> Connection:
+        """Take a new client.
+
+        Call `receive` (one way: `connect`) of the connection with what comes from it, and `lost`
+        when it is gone.
+        """
+        session = Session(
+            str(uuid.uuid4()),
+            self.access,
+            wire.codec,
+            now=self._clock(),
+            spread=self._spread(),
+            one_way=one_way,
+            version=self._version,
+        )
+        connection = Connection(self, session, wire, sink, self._clock)
+        self._connections[connection] = {}
+        return connection
+
+    def numbers(self) -> dict[str, float]:
+        """Return how many there are of everything; what was delivered counts from the start."""
+        connected = [c.session for c in self._connections if c.session.close is None]
+        return {
+            "num_clients": len(connected),
+            "num_users": len({session.user for session in connected}),
+            "num_channels": len(self._channels),
+            "num_subs": sum(map(len, self._channels.values())),
+            "delivered": self._delivered,
+            "delivered_bytes": self._delivered_bytes,
+            "slow": self._slow,
+        }
+
+    # --- the feed
+
+    def deliver(self, records: Sequence[FeedRecord]) -> None:
+        """Give what one read of the feed returned to whoever is subscribed. Does not raise."""
+        touched: dict[Channel, None] = {}
+        for record in records:
+            end = 0
+            for group in record.groups:
+                start, end = end, end + group.count
+                channel = self._channels.get(group.channel)
+                if channel is not None:
+                    channel.order.offer(group.first, group.epoch, record.bodies[start:end])
+                    touched[channel] = None
+            if record.joins:
+                self._flush(touched)
+                touched.clear()
+                self._deliver_joins(record.joins)
+        self._flush(touched)
+
+    def feed_gap(self, partition: int) -> None:
+        """Know that feed records of a partition were missed: its channels heal from history."""
+        partitions = self.settings.queue.partitions
+        for channel in self._channels.values():
+            if partition_of(channel.name, partitions) == partition:
+                self._suspect(channel)
+
+    def _suspect(self, channel: Channel) -> None:
+        channel.order.suspect()
+        self._heal_if_waiting(channel)
+
+    def _flush(self, channels: Iterable[Channel]) -> None:
+        """Send what is in order. A client's blocks, of several channels, go in one write."""
+        blocks: dict[Connection, list[bytes]] = {}
+        for channel in channels:
+            runs = channel.order.take()
+            if runs:
+                self._send(channel, runs, blocks)
+            self._heal_if_waiting(channel)
+        for connection, parts in blocks.items():
+            if len(parts) == 1:
+                connection.write(parts[0])
+            elif connection.wire.stream:
+                connection.write(b"".join(parts))
+            else:
+                for part in parts:
+                    connection.write(part)
+
+    def _send(
+        self, channel: Channel, runs: Sequence[Run], blocks: dict[Connection, list[bytes]]
+    ) -> None:
+        count = sum(len(bodies) for _, bodies in runs)
+        for wire, members in channel.live.items():
+            frames = wire.pack(_messages(channel, wire, runs))
+            size = sum(map(len, frames))
+            for connection in members.values():
+                parts = blocks.get(connection)
+                if parts is None:
+                    blocks[connection] = list(frames)
+                else:
+                    parts += frames
+            self._delivered += count * len(members)
+            self._delivered_bytes += size * len(members)
+        if channel.joining:
+            self._send_joining(channel, runs)
+
+    def _send_joining(self, channel: Channel, runs: Sequence[Run]) -> None:
+        for subscription, connection in tuple(channel.joining.items()):
+            fresh = [rest for run in runs if (rest := subscription.offer(run)) is not None]
+            if fresh:
+                for block in connection.wire.pack(_messages(channel, connection.wire, fresh)):
+                    connection.write(block)
+            if subscription.started and subscription in channel.joining:
+                channel.serve(subscription, connection)
+
+    def _deliver_joins(self, joins: Sequence[tuple[str, str, bytes]]) -> None:
+        for name, kind, info in joins:
+            channel = self._channels.get(name)
+            if channel is None or not channel.watchers:
+                continue
+            push = Join(Raw(info)) if kind == "join" else Leave(Raw(info))
+            for subscription, connection in tuple(channel.watchers.items()):
+                now = subscription.offer_join(push)
+                if now is not None:
+                    connection.write(connection.wire.frame(connection.wire.codec.push(name, now)))
+
+    # --- healing
+
+    def _heal_if_waiting(self, channel: Channel) -> None:
+        if channel.order.waits() and channel not in self._healing and not self._closing:
+            task = asyncio.get_running_loop().create_task(self._heal(channel))
+            self._healing[channel] = task
+
+    async def _heal(self, channel: Channel) -> None:
+        try:
+            await self._heal_fully(channel)
+        finally:
+            # Here and not in a callback: the next gap may be found before that would run.
+            del self._healing[channel]
+
+    async def _heal_fully(self, channel: Channel) -> None:
+        order = channel.order
+        failures = idle = 0
+        while order.waits() and self._channels.get(channel.name) is channel:
+            top = order.top
+            try:
+                async with self._heals:
+                    history = await self.store.history(
+                        channel.name,
+                        since=top if order.known else None,
+                        limit=_HEAL_LIMIT if order.known else 0,
+                        meta_ttl_s=channel.options.history_meta_ttl_s,
+                    )
+            except UnavailableError as error:
+                log.warning("channel not healed yet", extra={"why": str(error)})
+                await asyncio.sleep(backoff_s(failures))
+                failures += 1
+                continue
+            if not order.heal(history):
+                log.warning("publications lost", extra={"channel": channel.name})
+                channel.lose()
+            idle = idle + 1 if order.waits() and order.top == top else 0
+            if idle >= _SKIP_AFTER:
+                log.warning("gap not explained", extra={"channel": channel.name})
+                channel.lose()
+                order.skip()
+            self._flush((channel,))
+            if idle:
+                await asyncio.sleep(backoff_s(idle - 1))
+
+    # --- what connections need (see `serve.connection.Surroundings`)
+
+    async def join(self, connection: Connection, subscription: Subscription) -> History:
+        """Register a subscription; return what it starts with, when it is in the presence."""
+        mine = self._connections.get(connection)
+        if mine is None or connection.session.close is not None:
+            raise UnavailableError("the client is gone")
+        mine[subscription] = None
+        channel = self._channels.get(subscription.channel)
+        if channel is None:
+            channel = Channel(subscription.channel, subscription.options)
+            self._channels[channel.name] = channel
+        channel.add(subscription, connection)
+        self._heal_if_waiting(channel)
+        await self._presence.enter(subscription)
+        return await self._position(channel, subscription)
+
+    async def _position(self, channel: Channel, subscription: Subscription) -> History:
+        order = channel.order
+        try:
+            async with asyncio.timeout(_JOIN_TIMEOUT_S):
+                while order.waits() and channel in self._healing:
+                    await asyncio.wait((self._healing[channel],))
+        except TimeoutError as error:
+            raise UnavailableError("the channel's position is not known yet") from error
+        top, epoch = order.top, order.epoch
+        read = subscription.read(top, epoch, self.settings.client.history_max)
+        if read is None:
+            return History(top, epoch, [])
+        history = await self.store.history(
+            channel.name,
+            since=read.since,
+            limit=read.limit,
+            reverse=read.reverse,
+            meta_ttl_s=channel.options.history_meta_ttl_s,
+        )
+        if history.epoch != epoch:
+            subscription.lose()
+            self._suspect(channel)
+        elif history.offset < top:
+            raise UnavailableError("the history is behind the feed")
+        return history
+
+    def serve(self, connection: Connection, subscription: Subscription) -> None:
+        """Serve a subscription whose reply is made."""
+        channel = self._channels.get(subscription.channel)
+        if channel is not None and subscription in channel.joining:
+            channel.serve(subscription, connection)
+
+    async def leave(self, connection: Connection, subscription: Subscription) -> None:
+        """Forget a subscription; return when it is out of the presence."""
+        self._forget(connection, subscription)
+        self._connections.get(connection, {}).pop(subscription, None)
+        await self._presence.leave((subscription,))
+
+    def drop(self, connection: Connection, subscription: Subscription) -> None:
+        """Forget a subscription at once; it is taken out of the presence soon."""
+        self._forget(connection, subscription)
+        self._connections.get(connection, {}).pop(subscription, None)
+        self._leave_soon((subscription,))
+
+    async def publish(self, ask: AskPublish) -> None:
+        """Publish, and wait for the commit.
+
+        Raises:
+            MessageError: It was refused, at once or on its way.
+            UnavailableError: See the function given to the hub.
+        """
+        ack = await self._publish(ask.channel, ask.data, ask.meta)
+        if ack.error:
+            raise MessageError(ack.error)
+
+    def ended(self, connection: Connection) -> None:
+        """Forget all subscriptions of a connection."""
+        mine = self._connections.get(connection, {})
+        gone = list(mine)
+        mine.clear()
+        for subscription in gone:
+            self._forget(connection, subscription)
+        self._leave_soon(gone)
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.pop(connection, None)
+        if not self._connections:
+            self._empty.set()
+
+    def slow(self) -> None:
+        """Count a client that was too slow."""
+        self._slow += 1
+
+    def _forget(self, connection: Connection, subscription: Subscription) -> None:
+        channel = self._channels.get(subscription.channel)
+        if channel is not None:
+            channel.remove(subscription, connection)
+            if not len(channel):
+                del self._channels[channel.name]
+
+    def _leave_soon(self, subscriptions: Sequence[Subscription]) -> None:
+        present = [subscription for subscription in subscriptions if subscription in self._presence]
+        if present:
+            self.own(self._presence.leave(present))
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside, and await it in `close`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _messages(channel: Channel, wire: Wire, runs: Sequence[Run]) -> list[bytes]:
+    encode = wire.codec.publications
+    if len(runs) == 1:
+        return encode(channel.name, *runs[0])
+    return [message for first, bodies in runs for message in encode(channel.name, first, bodies)]

@@ -1,0 +1,130 @@
+"""The edge's own way in: uvicorn on the `listen` address, shared by all edges of a machine."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import uvicorn
+
+from actors.errors import SettingsError
+
+_BACKLOG: Final = 2048
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it listens, and leaves signals to whoever owns the process."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self.up.set()
+
+
+class Listener:
+    """Serves an app over HTTP, and sockets by a protocol class, on one address.
+
+    Several processes may listen on the same address (SO_REUSEPORT): the kernel shares new
+    connections out among them.
+
+    Attributes:
+        address: `host:port`.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        listen: str,
+        *,
+        websocket_protocol: type[asyncio.Protocol],
+        close_s: int = 10,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            app: The ASGI app.
+            listen: `host:port`; port 0: a free one.
+            websocket_protocol: See the parameter `ws` of `uvicorn.Config`.
+            close_s: How long `close` waits for requests under way.
+        """
+        self.address = listen
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws=websocket_protocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # No proxy is trusted: a forwarded address could be anything.
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=close_s,
+        )
+        self._server = _Server(config)
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen, and return when connections are taken.
+
+        Raises:
+            SettingsError: The address is in use by another program, or not of this machine.
+        """
+        self._socket = _bind(self.address)
+        # Where 0 was asked for, the port that was found.
+        self.address = f"{self.address.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
+        self._task = asyncio.get_running_loop().create_task(
+            self._server.serve([self._socket]), name="listener"
+        )
+        up = asyncio.ensure_future(self._server.up.wait())
+        try:
+            await asyncio.wait({up, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
+        self.check()
+
+    def check(self) -> None:
+        """Make sure that the server runs.
+
+        Raises:
+            RuntimeError: It has ended; the cause says why.
+        """
+        if self._task is not None and self._task.done():
+            raise RuntimeError("the listener has ended") from self._task.exception()
+
+    async def close(self) -> None:
+        """Take no more connections, let requests finish, and close what is left."""
+        if self._task is not None:
+            self._server.should_exit = True
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _bind(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        bound.close()
+        raise SettingsError(
+            f"edge.listen: cannot listen on {listen} ({error.strerror}): "
+            "stop what uses it, or set edge.listen to another address"
+        ) from error
+    return bound

@@ -1,0 +1,226 @@
+"""WebSockets on the edge's own listener: a protocol for uvicorn that hands frames to a session.
+
+No ASGI in between: frames that the hub has encoded once are written to the transport as they are.
+`websockets`' sans-I/O core does the handshake, parses what the client sends, and answers pings and
+closes (https://websockets.readthedocs.io/en/stable/howto/sansio.html).
+"""
+
+import asyncio
+import http
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from serve.auth import origin_allowed
+from serve.connection import Connection
+from serve.hub import Hub
+from serve.protocol import Close, DisconnectCode
+from serve.protocol_json import JSON
+from serve.wire import Wire
+
+log = logging.getLogger(__name__)
+
+PATH: Final = "/connection/websocket"
+SUBPROTOCOL: Final = Subprotocol("centrifuge-json")
+_CLOSE_TIMEOUT_S: Final = 3.0
+"""How long a client may take to answer our close frame, or to read what is before it."""
+# The core logs every handshake that fails; scanners would fill the log.
+_quiet = logging.getLogger(f"{__name__}.core")
+_quiet.setLevel(logging.CRITICAL)
+
+
+def text_frame(block: bytes) -> bytes:
+    """Make an unmasked, unfragmented text frame: RFC 6455, section 5.2."""
+    size = len(block)
+    if size < 126:
+        return bytes((0x81, size)) + block
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2) + block
+    return b"\x81\x7f" + size.to_bytes(8) + block
+
+
+def _select_subprotocol(core: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Choose the one we know; a client is never refused for what it offers."""
+    del core
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+
+WEBSOCKET_JSON: Final = Wire(JSON, text_frame, stream=True)
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """One client. The `Sink` of its connection.
+
+    Args:
+        hub: Where it connects.
+        server_state: Of uvicorn: which connections to shut down, and headers to add.
+    """
+
+    def __init__(self, hub: Hub, server_state: Any) -> None:
+        self._hub = hub
+        self._limits = hub.settings.client
+        self._server_state = server_state
+        self._core = ServerProtocol(
+            extensions=None,
+            subprotocols=[SUBPROTOCOL],
+            select_subprotocol=_select_subprotocol,
+            max_size=self._limits.frame_bytes_max,
+            logger=_quiet,
+        )
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._connection: Connection | None = None
+        self._closing = False
+        self._parts: list[bytes] = []
+        self._text = True
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- what uvicorn and the event loop call
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin. uvicorn then gives the request that asks for the upgrade to `data_received`."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        self._core.receive_data(data)
+        for event in self._core.events_received():
+            if isinstance(event, Request):
+                self._accept(event)
+            elif isinstance(event, Frame):
+                self._take(event)
+        self._write_core()
+
+    def eof_received(self) -> None:
+        """Let the transport close: a client that writes no more is gone."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Know that the client is gone."""
+        del exc
+        self._closing = True
+        self._server_state.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connection is not None:
+            self._connection.lost()
+
+    def shutdown(self) -> None:
+        """Close, as the server stops."""
+        if self._connection is not None:
+            self._connection.shut(DisconnectCode.SHUTDOWN)
+        else:
+            self._transport.close()
+
+    # --- the sink
+
+    def write(self, block: bytes) -> None:
+        """See `Sink.write`."""
+        if self._closing:
+            return
+        transport = self._transport
+        transport.write(block)
+        if transport.get_write_buffer_size() > self._limits.outbox_bytes_max:
+            assert self._connection is not None  # noqa: S101 - only a connection writes
+            self._connection.slow()
+
+    def close(self, close: Close) -> None:
+        """See `Sink.close`."""
+        if self._closing:
+            return
+        self._closing = True
+        self.resume()  # The client's answer is to be read.
+        self._core.send_close(close.code, close.frame_reason)
+        self._write_core()
+
+    def pause(self) -> None:
+        """See `Sink.pause`."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """See `Sink.resume`."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- inside
+
+    def _accept(self, request: Request) -> None:
+        headers = request.headers
+        if not headers.get("Sec-WebSocket-Protocol", "x").strip():
+            # Some clients send it empty, which the core would refuse.
+            del headers["Sec-WebSocket-Protocol"]
+        response = self._core.accept(request)
+        if request.path.partition("?")[0] != PATH:
+            response = self._core.reject(http.HTTPStatus.NOT_FOUND, "Not found\n")
+        elif not origin_allowed(
+            headers.get("Origin"), headers.get("Host"), self._limits.allowed_origins
+        ):
+            response = self._core.reject(http.HTTPStatus.FORBIDDEN, "Origin not allowed\n")
+        elif self._hub.full:
+            response = self._core.reject(http.HTTPStatus.SERVICE_UNAVAILABLE, "Try again later\n")
+        self._core.send_response(response)
+        if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            # Before anything of ours is sent.
+            self._write_core()
+            self._connection = self._hub.connect(self, WEBSOCKET_JSON)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._text = frame.opcode is Opcode.TEXT
+            self._parts = [bytes(frame.data)]
+        elif frame.opcode is Opcode.CONT:
+            self._parts.append(bytes(frame.data))
+        else:
+            return  # The core has answered it.
+        if frame.fin:
+            message, self._parts = b"".join(self._parts), []
+            self._receive(message)
+
+    def _receive(self, message: bytes) -> None:
+        if self._closing or self._connection is None:
+            return
+        if not self._text:
+            self._connection.shut(DisconnectCode.INAPPROPRIATE_PROTOCOL)
+            return
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            self._core.fail(1007, "not UTF-8")  # RFC 6455, section 8.1
+            return
+        self._connection.receive(message)
+
+    def _write_core(self) -> None:
+        """Send what the core has to say; an empty part means: nothing comes after this."""
+        for part in self._core.data_to_send():
+            if self._transport.is_closing():
+                return
+            if part:
+                self._transport.write(part)
+            elif self._transport.can_write_eof():
+                # Not close(): with bytes unread, it could take back the close frame.
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        if self._core.close_expected() and self._timer is None:
+            self._closing = True
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
+
+
+def websocket_protocol(hub: Hub) -> type[asyncio.Protocol]:
+    """Return what `uvicorn.Config(ws=...)` takes to serve a hub's WebSockets.
+
+    Only `/connection/websocket` is served; other paths get 404, also where the ASGI app has them.
+    """
+
+    class BoundProtocol(WebSocketProtocol):
+        def __init__(self, config: Any, server_state: Any, app_state: Any) -> None:
+            del config, app_state
+            super().__init__(hub, server_state)
+
+    return BoundProtocol
