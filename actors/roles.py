@@ -59,7 +59,10 @@ class NozzleRole:
             return
         settings = self._role.settings
         reader = RedisQueueReader(
-            self._role.url, self._role.keys, timeout_s=settings.redis.timeout_s
+            self._role.url,
+            self._role.keys,
+            timeout_s=settings.redis.timeout_s,
+            block_s_max=settings.nozzle.block_s,
         )
         self._nozzle = Nozzle(
             reader,

@@ -37,13 +37,18 @@ def new_epoch() -> str:
 class RedisQueueReader:
     """Read the queues of a nozzle's partitions. See `store.QueueReader`."""
 
-    def __init__(self, url: str, keys: Keys, *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, url: str, keys: Keys, *, timeout_s: float = 5.0, block_s_max: float = 60.0
+    ) -> None:
+        """Prepare; nothing is connected yet. No read may block longer than `block_s_max`."""
         self._url = url
         self._keys = keys
         self._cluster = is_cluster(url)
         self._client = async_client(url, timeout_s=timeout_s)
-        # A blocked read is silent for up to block_s: its connection has no timeout of its own.
-        self._blocking = async_client(url, timeout_s=timeout_s + 60)
+        # A read that waits is silent all that time, so its connection must bear it.
+        self._blocking = async_client(url, timeout_s=timeout_s + block_s_max)
+        # Entries as they come: the library's dictionaries cost more than all else of a read.
+        self._blocking.set_response_callback("XREAD", _as_it_is)
 
     async def applied(self, partitions: Sequence[int]) -> dict[int, str]:
         """See `QueueReader.applied`."""
@@ -84,7 +89,7 @@ class RedisQueueReader:
         streams: Any = await self._blocking.execute_command(
             "XREAD", "COUNT", limit, *block, "STREAMS", *queues, *after.values()
         )
-        return [_entries(queues[name], items) for name, items in _streams(streams)]
+        return [_entries(queues[name], items) for name, items in streams or ()]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -92,28 +97,23 @@ class RedisQueueReader:
         await self._blocking.aclose()
 
 
-def _streams(reply: Any) -> list[tuple[bytes, Any]]:
-    """Return (name, items) of an XREAD reply, in whichever shape the library gives it."""
-    if not reply:
-        return []
-    if isinstance(reply, dict):
-        return [(name, chunks[0]) for name, chunks in reply.items()]
-    return [(name, items) for name, items in reply]
+def _as_it_is(reply: Any, **_: Any) -> Any:
+    return reply
 
 
 def _entries(partition: int, items: Any) -> list[Entry]:
-    return [
-        Entry(
-            partition,
-            entry_id.decode(),
-            # A channel that is not UTF-8 fails the channel check later, and is a dead letter.
-            fields.get(b"c", b"").decode(errors="replace"),
-            fields.get(b"d", b""),
-            fields.get(b"m", b""),
+    entries = []
+    for entry_id, fields in items:
+        if len(fields) == 4 and fields[0] == b"c" and fields[2] == b"d":
+            channel, data, meta = fields[1], fields[3], b""
+        else:
+            found = dict(zip(fields[::2], fields[1::2], strict=False))
+            channel, data, meta = (found.get(name, b"") for name in (b"c", b"d", b"m"))
+        # A channel that is not UTF-8 fails the channel check later, and is a dead letter.
+        entries.append(
+            Entry(partition, entry_id.decode(), channel.decode(errors="replace"), data, meta)
         )
-        for entry_id, fields in items
-        if fields is not None
-    ]
+    return entries
 
 
 class RedisLedger:

@@ -40,14 +40,16 @@ class RedisEdgeStore:
         partitions: int,
         timeout_s: float = 5.0,
         feed_records_max: int = 10_000,
+        block_s_max: float = 5.0,
     ) -> None:
+        """Prepare; nothing is connected yet. No read may block longer than `block_s_max`."""
         self._url = url
         self._keys = keys
         self._partitions = partitions
         self._feed_records_max = feed_records_max
         self._cluster = is_cluster(url)
         self._client = async_client(url, timeout_s=timeout_s)
-        self._blocking = async_client(url, timeout_s=timeout_s + 60)
+        self._blocking = async_client(url, timeout_s=timeout_s + block_s_max)
         self._enqueue = Script("enqueue")
         self._history = Script("history")
         self._presence = Script("presence")

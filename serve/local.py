@@ -163,7 +163,7 @@ class LocalSystem:
         common: dict[str, Any] = {
             "namespace": settings.app,
             "log_to_driver": False,
-            "logging_level": "ERROR",
+            "logging_level": logging.ERROR,
             "configure_logging": True,
         }
         if settings.ray.address == "local":

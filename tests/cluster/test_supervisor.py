@@ -123,7 +123,7 @@ def kill(settings: Settings, name: str) -> None:
     end_s = time.monotonic() + 30
     while True:
         try:
-            pid = ray.get(handle.ping.remote(), timeout=30)
+            pid: int = ray.get(handle.ping.remote(), timeout=30)
         except ray.exceptions.RayActorError:
             assert time.monotonic() < end_s, f"{name} does not come back"
             time.sleep(0.05)

@@ -196,7 +196,7 @@ def test_config_shows_the_redis_in_use(system: System) -> None:
 def test_published_file_comes_out_of_tail(system: System, tmp_path: Path) -> None:
     """Every line arrives once, in order: JSON as it is, other text as a JSON string."""
     name = f"log-{uuid.uuid4().hex[:8]}"
-    lines = [f"line {n} \u00e9 \"quoted\"" if n % 2 else json.dumps({"n": n}) for n in range(5000)]
+    lines = [f'line {n} \u00e9 "quoted"' if n % 2 else json.dumps({"n": n}) for n in range(5000)]
     (tmp_path / "log").write_text("\n".join(lines) + "\n")
     with (tmp_path / "log").open() as stdin:
         publish = system.raywire("publish", name, stdin=stdin)
