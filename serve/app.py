@@ -119,7 +119,9 @@ def undeploy(settings: Settings) -> None:
     overview = ray.serve.status().applications.get(settings.app)
     if overview is None:
         return
-    if overview.status == ApplicationStatus.RUNNING:
+    states = [state for d in overview.deployments.values() for state in d.replica_states]
+    # An enum's members in Ray's types, their values in what it returns.
+    if any(getattr(state, "value", state) == "RUNNING" for state in states):
         _drain(settings.app)
     ray.serve.delete(settings.app)
 

@@ -63,6 +63,7 @@ class FeedFollower:
         self._why = "the feeds have not been read yet"
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
 
     def start(self) -> None:
         """Begin to follow, in a task of its own that `close` ends."""
@@ -74,6 +75,7 @@ class FeedFollower:
         Raises:
             Exception: What ended the follower before, if it had broken.
         """
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             try:
@@ -106,7 +108,9 @@ class FeedFollower:
         return self._moved_at.get(partition)
 
     async def _run(self) -> None:
-        while True:
+        # The flag as well: redis-py takes a cancellation while it connects for a timeout, and
+        # so what we get is an UnavailableError.
+        while not self._closing:
             try:
                 if not self._ready.is_set():
                     await self._find_ends()
@@ -114,7 +118,8 @@ class FeedFollower:
                     self._after, limit=_LIMIT, block_s=self._block_s
                 )
             except UnavailableError as error:
-                await self._pause(error)
+                if not self._closing:
+                    await self._pause(error)
                 continue
             self._failures = 0
             self._why = ""

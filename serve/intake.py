@@ -118,7 +118,7 @@ class Intake:
         self._waiting_bytes = 0
         self._accepted = self._refused = 0
         self._lanes: dict[int, _Lane] = {}
-        self._closing = False
+        self._closing = self._closed = False
 
     def numbers(self) -> dict[str, float]:
         """Return how many messages wait for results; the others count from the start."""
@@ -179,7 +179,7 @@ class Intake:
 
     async def close(self) -> None:
         """Drop what has not entered the queue; those who still wait get `UnavailableError`."""
-        self._closing = True
+        self._closing = self._closed = True
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         for task in tasks:
             task.cancel()
@@ -303,7 +303,8 @@ class Intake:
             except UnavailableError:
                 failures += 1
                 wait_s = self._backoff.wait_s(failures)
-                if self._clock() + wait_s > deadline:
+                # Closed: redis-py takes a cancellation while it connects for a timeout.
+                if self._closed or self._clock() + wait_s > deadline:
                     raise
                 await asyncio.sleep(wait_s)
 

@@ -15,7 +15,6 @@ from typing import Any, Final
 from actors.errors import UnavailableError
 
 _STOP_WITHIN_S: Final = 60.0
-_UP: Final = "import sys; from serve.cli import run; sys.exit(run(sys.argv[1:]))"
 
 
 def own_settings(*, replicas: int, nozzles: int) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def own_system(
         # In a group of its own: Ctrl-C is for us, and we stop it in an orderly way.
         options = ["--settings", str(used), "--data", str(data), "--json"]
         process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-            [sys.executable, "-c", _UP, "up", *options],
+            [sys.executable, "-m", "serve.cli", "up", *options],
             stdout=subprocess.PIPE,
             start_new_session=True,
         )

@@ -70,6 +70,7 @@ async def _produce(pipe: Connection, load: Load) -> None:
             await server.answered(sent)
     except TimeoutError:
         server.error = server.error or "some XADD have no answer"
+    server.close()
     ordered = sorted(lags_ns)
     pipe.send(
         {
@@ -128,6 +129,11 @@ class Server(asyncio.Protocol):
             self._enough.clear()
             await self._enough.wait()
 
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
     def forget(self) -> None:
         """Count answers from here on."""
         self._answers, self.text, self.keeps_text = 0, b"", False
@@ -165,6 +171,7 @@ async def open_server(url: str) -> tuple[Server, int | None]:
     except (OSError, TimeoutError) as error:
         raise UnavailableError(f"Valkey cannot be reached: {str(error) or 'no answer'}") from error
     if server.error:
+        server.close()
         raise SettingsError(f"Valkey refused: {server.error}")
     found = re.search(rb"process_id:(\d+)", server.text)
     server.forget()

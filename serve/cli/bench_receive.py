@@ -4,6 +4,7 @@ Light: after the handshake frames are not parsed, so that it is the system that 
 """
 
 import asyncio
+import os
 import re
 import signal
 import time
@@ -64,6 +65,8 @@ async def _receive(pipe: Connection, load: Load, subscribers: Sequence[int]) -> 
     loop.add_reader(pipe.fileno(), obey)
     await ended
     loop.remove_reader(pipe.fileno())
+    # uvloop has made it non-blocking; the latencies may be more than it holds.
+    os.set_blocking(pipe.fileno(), True)
     names = ("delivered", "repeated", "disordered", "strange")
     sums: dict[str, Any] = {
         name: sum(getattr(account, name) for account in accounts) for name in names
@@ -72,7 +75,7 @@ async def _receive(pipe: Connection, load: Load, subscribers: Sequence[int]) -> 
     latencies = array("q")
     for account in accounts:
         latencies.extend(account.latencies_ns)
-    pipe.send_bytes(latencies.tobytes())
+    pipe.send(latencies.tobytes())
 
 
 async def _subscribe(load: Load, channel: str, account: Account) -> None:
@@ -109,8 +112,7 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self.subscribed.done():
-            self._account.feed(data, time.monotonic_ns())
-            self._answer_pings(data)
+            self._take(data)
         elif self.opened.done():
             self._reply += data
             self._look_at_reply()
@@ -130,7 +132,13 @@ class Socket(asyncio.Protocol):
         self._protocol.send_text(command)
         self._flush()
 
-    def _answer_pings(self, data: bytes) -> None:
+    def close(self) -> None:
+        """Break the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _take(self, data: bytes) -> None:
+        self._account.feed(data, time.monotonic_ns())
         for _ in _PING.finditer(self._last + data):
             self.send(b"{}")
         self._last = data[-3:]
@@ -138,6 +146,8 @@ class Socket(asyncio.Protocol):
     def _look_at_reply(self) -> None:
         if b'"connect":' in self._reply and b'"subs":' in self._reply:
             self._finish(self.subscribed, None)
+            # Messages may have come along with the reply.
+            self._take(self._reply)
         elif b'"error":' in self._reply or self._reply[:1] == b"\x88":
             text = self._reply[2:300].decode(errors="replace")
             self._finish(self.subscribed, UnavailableError(f"the edge refused: {text}"))

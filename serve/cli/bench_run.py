@@ -60,13 +60,9 @@ class Worker:
         try:
             if self._pipe.poll(within_s):
                 return self._pipe.recv()
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             raise UnavailableError("a process of the benchmark has died") from error
         raise UnavailableError("a process of the benchmark does not answer")
-
-    def hear_bytes(self) -> bytes:
-        """Receive bytes."""
-        return self._pipe.recv_bytes()
 
 
 def run_load(
@@ -116,7 +112,7 @@ def run_load(
         receiver.tell("end")
         received = receiver.hear()
         latencies = array("q")
-        latencies.frombytes(receiver.hear_bytes())
+        latencies.frombytes(receiver.hear())
     result = _result(load, subs, offered, received, expected)
     result |= _latencies(latencies)
     result["cpu"] = _cpu(after.since(before), after_s - before_s, parts)
@@ -144,7 +140,7 @@ def _result(
 ) -> dict[str, Any]:
     return {
         "rate": load.rate,
-        "secs": load.secs,
+        "secs": round(load.secs - load.warmup_s, 3),
         "warmup_s": load.warmup_s,
         "size": load.size,
         "channels": len(load.channels),

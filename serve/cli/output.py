@@ -26,12 +26,12 @@ class Exit(enum.IntEnum):
 
 def out() -> Console:
     """Return a console for results, on stdout. Rich obeys NO_COLOR and drops colour in a pipe."""
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)
 
 
 def err() -> Console:
     """Return a console for everything else, on stderr, so that a pipe gets results only."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def wants_json(*, asked: bool) -> bool:

@@ -210,6 +210,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self._closing = True
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
+            if self._connection is not None:
+                # Nothing more can be sent: leave the channels now, not when TCP has ended.
+                self._connection.shut(DisconnectCode.CONNECTION_CLOSED)
 
 
 def websocket_protocol(hub: Hub) -> type[asyncio.Protocol]:

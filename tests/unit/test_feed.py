@@ -174,6 +174,24 @@ async def test_close_ends_the_follower(times: int) -> None:
     follower.check()
 
 
+async def test_close_ends_a_read_that_swallows_the_cancellation() -> None:
+    """Some clients take a cancellation for a timeout; the follower ends all the same."""
+
+    class DeafStore(ScriptedStore):
+        async def read_feed(
+            self, after: Mapping[int, str], *, limit: int, block_s: float
+        ) -> list[FeedRecord]:
+            try:
+                return await super().read_feed(after, limit=limit, block_s=block_s)
+            except asyncio.CancelledError as error:
+                raise UnavailableError("timeout") from error
+
+    _, follower = await follow(DeafStore([], seqs={0: 0}))
+
+    async with asyncio.timeout(2):
+        await follower.close()
+
+
 async def test_check_tells_what_broke_the_follower() -> None:
     """An error in a callback ends the follower, and whoever checks it is told."""
 

@@ -31,7 +31,6 @@ from serve.protocol_json import JSON, ONE_WAY_JSON
 from serve.session import PUBLISHES_MAX, Session
 from serve.subscription import HELD_BYTES_MAX, Read, Run, Subscription
 
-
 SECRET = "a secret that is long enough for HS256"
 NOW_S = 1_800_000_000.0
 A = TypeVar("A", bound=Ask)
@@ -898,7 +897,9 @@ def test_one_way_client_connects_and_never_pongs() -> None:
     wishes = {"open:a": Subscribe()}
     client.session.connect(Connect(token=token(sub="u"), subs=wishes), client.now)
     (push,) = client.join(top(0))
-    assert push == {"connect": {"client": "id", "subs": {"open:a": {}}, "ping": 25, "session": "id"}}
+    assert push == {
+        "connect": {"client": "id", "subs": {"open:a": {}}, "ping": 25, "session": "id"}
+    }
     assert client.wait(25) == [{}]
     assert client.wait(24) == []
     assert client.closed is None
