@@ -4,6 +4,7 @@ A batch is encoded once, as MessagePack, and actors hand the bytes on: pickling 
 is several times dearer (docs/architecture.md has the figures).
 """
 
+import functools
 import re
 from typing import Any, Final
 
@@ -234,6 +235,7 @@ def decode_json(text: bytes | str) -> Any:
         raise MessageError(f"data is not JSON: {error}") from error
 
 
+@functools.lru_cache(maxsize=10_000)
 def check_channel(channel: str) -> None:
     """Refuse a channel name that breaks the rules.
 

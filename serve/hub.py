@@ -17,9 +17,9 @@ from actors.settings import Settings
 from actors.store import EdgeStore, FeedRecord, History
 from serve.asks import AskPublish
 from serve.auth import Access
-from serve.backoff import backoff_s
 from serve.channel import Channel
 from serve.connection import Connection, Sink
+from serve.healer import Healer
 from serve.presence import PresenceKeeper
 from serve.protocol import DisconnectCode, Join, Leave
 from serve.session import Session
@@ -28,14 +28,6 @@ from serve.wire import Wire
 
 log = logging.getLogger(__name__)
 
-_HEAL_LIMIT: Final = 1_000
-"""Publications in one read that heals a channel."""
-_HEALS_MAX: Final = 16
-"""Channels that are healed side by side."""
-_SKIP_AFTER: Final = 5
-"""Reads that explain nothing, after which a gap is accepted."""
-_JOIN_TIMEOUT_S: Final = 5.0
-"""How long a subscription waits until its channel's position is known (then: error 100)."""
 _CLOSE_TIMEOUT_S: Final = 10.0
 """How long `close` waits for clients and tasks."""
 
@@ -82,8 +74,7 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._connections: dict[Connection, dict[Subscription, None]] = {}
         self._presence = PresenceKeeper(store, settings.client)
-        self._healing: dict[Channel, asyncio.Task[None]] = {}
-        self._heals = asyncio.Semaphore(_HEALS_MAX)
+        self._healer = Healer(store, self._wanted, lambda channel: self._flush((channel,)))
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._closing = False
@@ -109,10 +100,11 @@ class Hub:
                     await asyncio.wait(self._tasks)
         except TimeoutError:
             log.warning("clients not gone in time", extra={"clients": len(self._connections)})
-        rest = [*self._tasks, *self._healing.values()]
+        rest = list(self._tasks)
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        await self._healer.close()
         await self._presence.close()
 
     @property
@@ -178,9 +170,12 @@ class Hub:
             if partition_of(channel.name, partitions) == partition:
                 self._suspect(channel)
 
+    def _wanted(self, channel: Channel) -> bool:
+        return self._channels.get(channel.name) is channel
+
     def _suspect(self, channel: Channel) -> None:
         channel.order.suspect()
-        self._heal_if_waiting(channel)
+        self._healer.look(channel)
 
     def _flush(self, channels: Iterable[Channel]) -> None:
         """Send what is in order. A client's blocks, of several channels, go in one write."""
@@ -189,7 +184,7 @@ class Hub:
             runs = channel.order.take()
             if runs:
                 self._send(channel, runs, blocks)
-            self._heal_if_waiting(channel)
+            self._healer.look(channel)
         for connection, parts in blocks.items():
             if len(parts) == 1:
                 connection.write(parts[0])
@@ -237,50 +232,6 @@ class Hub:
                 if now is not None:
                     connection.write(connection.wire.frame(connection.wire.codec.push(name, now)))
 
-    # --- healing
-
-    def _heal_if_waiting(self, channel: Channel) -> None:
-        if channel.order.waits() and channel not in self._healing and not self._closing:
-            task = asyncio.get_running_loop().create_task(self._heal(channel))
-            self._healing[channel] = task
-
-    async def _heal(self, channel: Channel) -> None:
-        try:
-            await self._heal_fully(channel)
-        finally:
-            # Here and not in a callback: the next gap may be found before that would run.
-            del self._healing[channel]
-
-    async def _heal_fully(self, channel: Channel) -> None:
-        order = channel.order
-        failures = idle = 0
-        while order.waits() and self._channels.get(channel.name) is channel:
-            top = order.top
-            try:
-                async with self._heals:
-                    history = await self.store.history(
-                        channel.name,
-                        since=top if order.known else None,
-                        limit=_HEAL_LIMIT if order.known else 0,
-                        meta_ttl_s=channel.options.history_meta_ttl_s,
-                    )
-            except UnavailableError as error:
-                log.warning("channel not healed yet", extra={"why": str(error)})
-                await asyncio.sleep(backoff_s(failures))
-                failures += 1
-                continue
-            if not order.heal(history):
-                log.warning("publications lost", extra={"channel": channel.name})
-                channel.lose()
-            idle = idle + 1 if order.waits() and order.top == top else 0
-            if idle >= _SKIP_AFTER:
-                log.warning("gap not explained", extra={"channel": channel.name})
-                channel.lose()
-                order.skip()
-            self._flush((channel,))
-            if idle:
-                await asyncio.sleep(backoff_s(idle - 1))
-
     # --- what connections need (see `serve.connection.Surroundings`)
 
     async def join(self, connection: Connection, subscription: Subscription) -> History:
@@ -294,19 +245,13 @@ class Hub:
             channel = Channel(subscription.channel, subscription.options)
             self._channels[channel.name] = channel
         channel.add(subscription, connection)
-        self._heal_if_waiting(channel)
+        self._healer.look(channel)
         await self._presence.enter(subscription)
         return await self._position(channel, subscription)
 
     async def _position(self, channel: Channel, subscription: Subscription) -> History:
-        order = channel.order
-        try:
-            async with asyncio.timeout(_JOIN_TIMEOUT_S):
-                while order.waits() and channel in self._healing:
-                    await asyncio.wait((self._healing[channel],))
-        except TimeoutError as error:
-            raise UnavailableError("the channel's position is not known yet") from error
-        top, epoch = order.top, order.epoch
+        await self._healer.settled(channel)
+        top, epoch = channel.order.top, channel.order.epoch
         read = subscription.read(top, epoch, self.settings.client.history_max)
         if read is None:
             return History(top, epoch, [])

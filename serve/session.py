@@ -239,11 +239,9 @@ class Session:
                 self.shut(error.code)
 
     def _take(self, command: Command) -> None:
-        first = isinstance(command.body, Connect)
         take = self._commands.get(type(command.body))
-        if take is None or first != (self.state is State.NEW):
-            raise DisconnectError(DisconnectCode.BAD_REQUEST)
-        if not first and self.state is not State.CONNECTED:
+        wanted = State.NEW if isinstance(command.body, Connect) else State.CONNECTED
+        if take is None or self.state is not wanted:
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
         take(command.id, command.body)
 

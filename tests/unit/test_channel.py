@@ -91,6 +91,16 @@ def test_long_gap_is_healed_in_several_reads() -> None:
     assert taken(order) == expected(2, 9)
 
 
+def test_long_loss_without_more_publications_is_healed_in_full() -> None:
+    """Also where nothing that came later shows that there is more to read."""
+    order = opened(1)
+    order.suspect()
+    assert order.heal(History(9, "e", expected(2, 5)))
+    assert order.waits()
+    assert order.heal(history(5, 9))
+    assert taken(order) == expected(2, 9)
+
+
 def test_gap_that_history_no_longer_has_is_a_loss() -> None:
     """The caller is told; what is left goes on to those who need no continuity."""
     order = opened(1)

@@ -265,7 +265,7 @@ async def test_long_gap_heals_in_parts(
     hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The history is read in bounded parts, up to the top."""
-    monkeypatch.setattr("serve.hub._HEAL_LIMIT", 3)
+    monkeypatch.setattr("serve.healer._LIMIT", 3)
     client = await Client(hub).subscribed("kept:a")
     store.publish("kept:a", *range(1, 11))
     hub.deliver([store.publish("kept:a", 11)])
@@ -309,7 +309,7 @@ async def test_history_behind_the_feed_does_not_stop_a_channel(
     hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gap that reads never explain is accepted, and positioned clients are told."""
-    monkeypatch.setattr("serve.hub.backoff_s", lambda attempt: 0)
+    monkeypatch.setattr("serve.healer.backoff_s", lambda attempt: 0)
     client = await Client(hub).subscribed("loose:a")
     positioned = await Client(hub).subscribed("loose:a", positioned=True)
     epoch = store._channel("loose:a").epoch
@@ -411,7 +411,7 @@ async def test_subscription_fails_while_the_store_is_away(
     hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Error 100, temporary: the client tries again, and nothing of it is left here."""
-    monkeypatch.setattr("serve.hub._JOIN_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("serve.healer._WAIT_S", 0.01)
     store.gate.clear()
     client = await Client(hub).subscribed("kept:a")
     error = client.replies()[1]["error"]
@@ -421,6 +421,48 @@ async def test_subscription_fails_while_the_store_is_away(
     await settled()
     client.say({"id": 9, "subscribe": {"channel": "kept:a"}})
     await client.until(lambda: "subscribe" in client.replies()[-1])
+
+
+async def test_reply_comes_before_what_it_begins(hub: Hub, store: Store) -> None:
+    """Though something is published in every turn of the loop, the reply is the first."""
+    await Client(hub).subscribed("kept:a")
+    client = Client(hub)
+    client.say({"id": 1, "connect": {}})
+    await client.until(lambda: client.replies() != [])
+    client.say({"id": 2, "subscribe": {"channel": "kept:a", "recover": True}})
+    for number in range(1, 50):
+        hub.deliver([store.publish("kept:a", number)])
+        await asyncio.sleep(0)
+    reply, *pushes = client.heard()[1:]
+    found = [item["data"] for item in reply["subscribe"].get("publications", [])]
+    assert found + [push["push"]["pub"]["data"] for push in pushes] == list(range(1, 50))
+
+
+async def test_epoch_that_changes_while_a_client_joins(hub: Hub, store: Store) -> None:
+    """Its history and the channel's position do not belong together: 3010, and all is mended."""
+    first = await Client(hub).subscribed("kept:a")
+    hub.deliver([store.publish("kept:a", 1), store.publish("kept:a", 2)])
+    store.gate.clear()
+    client = Client(hub)
+    wish = {"recover": True, "offset": 1}
+    client.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "kept:a", **wish}})
+    await settled()
+    del store._channels["kept:a"]
+    store.publish("kept:a", "new", "newer")
+    store.gate.set()
+    await client.until(lambda: client.closed is not None)
+    assert client.closed == Close(3010, "insufficient state")
+    await first.until(lambda: first.pushes("unsubscribe") != [])
+
+
+async def test_history_behind_the_position_is_not_trusted(hub: Hub, store: Store) -> None:
+    """A replica that lags must not make a client miss what is between: error 100, try again."""
+    await Client(hub).subscribed("kept:a")
+    hub.deliver([store.publish("kept:a", 1, 2)])
+    channel = store._channel("kept:a")
+    channel.offset, channel.bodies = 1, channel.bodies[:1]
+    client = await Client(hub).subscribed("kept:a", recover=True)
+    assert client.replies()[1]["error"]["code"] == 100
 
 
 async def test_client_that_goes_while_it_subscribes(hub: Hub, store: Store) -> None:

@@ -207,6 +207,8 @@ def test_connect_request_may_be_empty() -> None:
     """A one-way client that sends nothing connects with nothing."""
     assert decode_connect(b" ").token == ""
     assert decode_connect(b'{"token":"t"}').token == "t"
+    with pytest.raises(DisconnectError):
+        decode_connect(b'{"data":' + b"[" * 100_000)
 
 
 def test_close_codes_tell_whether_to_come_back() -> None:
@@ -233,6 +235,14 @@ def test_packing_loses_nothing(messages: list[bytes]) -> None:
     assert [part for frame in frames for part in frame.split(b"\n")] == messages
     for frame in frames:
         assert len(frame) <= BLOCK_BYTES + len(messages) or b"\n" not in frame
+
+
+def test_large_blocks_are_split_between_messages() -> None:
+    """Some clients refuse frames over 1 MiB; where frames are a stream they are written at once."""
+    messages = [b"x" * 30_000] * 5
+    frames = Wire(JSON, bytes, stream=False).pack(messages)
+    assert [frame.count(b"\n") + 1 for frame in frames] == [2, 2, 1]
+    assert Wire(JSON, bytes, stream=True).pack(messages) == [b"".join(frames)]
 
 
 @pytest.mark.parametrize(

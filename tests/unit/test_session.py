@@ -565,6 +565,7 @@ def test_cache_mode_reads_the_latest() -> None:
         ({"offset": 5, "epoch": "old"}, top(5), False, 0),
         ({}, top(5), False, 0),
         ({}, top(0), False, 0),
+        ({"epoch": "e"}, top(0), False, 0),
     ],
 )
 def test_cache_mode_gives_the_latest(
