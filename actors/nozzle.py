@@ -50,6 +50,7 @@ class Nozzle:
         settings: NozzleSettings,
         numbers: Numbers,
         *,
+        window: int,
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
     ) -> None:
@@ -58,6 +59,7 @@ class Nozzle:
         self._partitions = list(partitions)
         self._settings = settings
         self._numbers = numbers
+        self._window = window
         self._clock = clock
         self._backoff = Backoff() if backoff is None else backoff
         self._draining = asyncio.Event()
@@ -95,7 +97,7 @@ class Nozzle:
         run, number = uuid.uuid4().hex, 0
         after = await self._reader.applied(self._partitions)
         # The window belongs to the run: a task cancelled before it began gives nothing back.
-        window = asyncio.Semaphore(self._settings.window)
+        window = asyncio.Semaphore(self._window)
         self._under_way = 0
         async with asyncio.TaskGroup() as under_way:
             while not self._draining.is_set():

@@ -57,10 +57,11 @@ class NozzleSettings(_Part):
 
     count: Count = 1
     """How many nozzles there are, each with a publisher of its own; at most `queue.partitions`."""
-    pace_s: Annotated[float, Field(ge=0, le=1)] = 0.004
+    pace_s: Annotated[float, Field(ge=0, le=1)] = 0.006
     """The shortest time between two batches: under load, batches grow instead of their number."""
-    window: Annotated[int, Field(ge=1, le=256)] = 8
-    """Batches that may be under way; when full, the nozzle waits and the queue grows."""
+    window: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Batches that may be under way; when full, the nozzle waits and the queue grows. Unset: two
+    more than the largest stage has transformers. More do not wait in the queue but on the way."""
     batch_max: Annotated[int, Field(ge=1, le=10_000)] = 400
     """Entries of one partition in one batch."""
     block_s: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -281,6 +282,13 @@ class Settings(_Part):
         if len(set(names)) != len(names):
             raise ValueError("stages: two have the same name: rename one")
         return self
+
+    @property
+    def window(self) -> int:
+        """Return how many batches of a nozzle may be under way."""
+        if self.nozzle.window is not None:
+            return self.nozzle.window
+        return 2 + max((stage.replicas for stage in self.stages), default=1)
 
     def channel_settings(self, channel: str) -> ChannelSettings | None:
         """Return what holds for a channel, or None where its namespace is unknown.

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Final
 
 from actors.errors import UnavailableError
+from actors.pacing import Backoff
 from actors.store import EdgeStore, History
-from serve.backoff import backoff_s
 from serve.channel import Channel
 
+_BACKOFF: Final = Backoff()
 log = logging.getLogger(__name__)
 
 _LIMIT: Final = 1_000
@@ -82,7 +83,7 @@ class Healer:
                     history = await self._read(channel)
                 except UnavailableError as error:
                     log.warning("channel not healed yet", extra={"why": str(error)})
-                    await asyncio.sleep(backoff_s(failures))
+                    await asyncio.sleep(_BACKOFF.wait_s(failures + 1))
                     failures += 1
                     continue
                 self._mend(channel, history)
@@ -91,7 +92,7 @@ class Healer:
                     self._skip(channel)
                 self._flush(channel)
                 if idle:
-                    await asyncio.sleep(backoff_s(idle - 1))
+                    await asyncio.sleep(_BACKOFF.wait_s(idle))
         finally:
             # Here and not in a callback: the next gap may be found before that would run.
             del self._tasks[channel]

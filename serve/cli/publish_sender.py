@@ -9,9 +9,11 @@ from typing import Final
 
 from actors.errors import UnavailableError
 from actors.message import Meta, encode_json
+from actors.pacing import Backoff
 from actors.store import EdgeStore, NewMessage
-from serve.backoff import backoff_s
 
+_BACKOFF: Final = Backoff()
+_FULL: Final = Backoff(max_s=1.0)
 _FEED_LIMIT: Final = 1000
 
 
@@ -83,7 +85,7 @@ class Sender:
                     break
                 idle = 0 if accepted else idle + 1
                 self._waits("the queue is full")
-                await self._pause(backoff_s(idle, max_s=1.0))
+                await self._pause(_FULL.wait_s(idle + 1))
         return sent
 
     async def applied(self, channel: str) -> None:
@@ -104,7 +106,7 @@ class Sender:
             if self._stopping.is_set():
                 return
             self._waits("the queue is full")
-            await self._pause(backoff_s(3))
+            await self._pause(_BACKOFF.wait_s(4))
         while not self._stopping.is_set():
             self._waits("until all is applied")
             records = await self._store.read_feed(after, limit=_FEED_LIMIT, block_s=0.5)
@@ -131,7 +133,7 @@ class Sender:
                 if now_s >= until_s or self._stopping.is_set():
                     raise
                 self._waits(str(error))
-                await self._pause(min(backoff_s(attempt), until_s - now_s))
+                await self._pause(min(_BACKOFF.wait_s(attempt + 1), until_s - now_s))
             else:
                 self.uncertain = False
                 return accepted

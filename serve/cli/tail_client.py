@@ -15,13 +15,14 @@ from websockets.exceptions import (
 )
 
 from actors.errors import RaywireError, SettingsError, UnavailableError
-from serve.backoff import backoff_s
+from actors.pacing import Backoff
 from serve.cli.tail_print import Printer
 from serve.cli.tail_protocol import Position, Step, Subscriber
 
 Read = Callable[[str, int], Awaitable[Position]]
 """Channel, offset -> what comes after it, or the first part of that."""
 
+_BACKOFF: Final = Backoff(first_s=0.2, max_s=10.0)
 _OPEN_TIMEOUT_S: Final = 10.0
 _TOO_BIG: Final = 1009
 _HTTP_SERVER_ERROR: Final = 500
@@ -82,7 +83,7 @@ class Tail:
                     raise
                 if self._clock() - connected_at_s > _OPEN_TIMEOUT_S:
                     attempt = 0
-                wait_s = backoff_s(attempt, first_s=0.2, max_s=10.0)
+                wait_s = _BACKOFF.wait_s(attempt + 1)
                 attempt += 1
                 self._notify(f"{error}; connecting again in {wait_s:.1f} s")
                 await asyncio.sleep(wait_s)

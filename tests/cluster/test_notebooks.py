@@ -18,5 +18,5 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     """Every cell ends without an error, in a Ray of its own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=90, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -119,7 +119,7 @@ async def applied(store: RedisEdgeStore, within_s: float = 60) -> None:
 
 def kill(settings: Settings, name: str) -> None:
     """SIGKILL the process of an actor, found by its name; waits for it to be up first."""
-    handle = ray.get_actor(name, namespace=settings.app)
+    handle: Any = ray.get_actor(name, namespace=settings.app)
     end_s = time.monotonic() + 30
     while True:
         try:

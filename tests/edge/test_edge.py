@@ -54,7 +54,7 @@ async def pipeline(store: MemoryStore) -> AsyncIterator[None]:
         publisher.commit(batch, run, number)
 
     nozzle = Nozzle(
-        store, send, range(2), NozzleSettings(pace_s=0, block_s=0.05), Numbers("nozzle")
+        store, send, range(2), NozzleSettings(pace_s=0, block_s=0.05), Numbers("nozzle"), window=8
     )
     running = asyncio.create_task(nozzle.run())
     try:

@@ -13,6 +13,8 @@ from actors.store_redis import RedisQueueReader
 from serve.cli.bench_payload import Load
 from serve.cli.bench_produce import _produce, open_server
 
+pytestmark = pytest.mark.redis
+
 
 def _load(url: str, **changes: float) -> Load:
     channels = ("bench0", "bench1")

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from actors.message import Entry
 from actors.partition import Keys, partition_of
 from actors.store_redis import RedisQueueReader
 from tests.conftest import free_port, raywire
+
+pytestmark = pytest.mark.redis
 
 PARTITION = partition_of("news", 8)
 

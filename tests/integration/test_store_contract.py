@@ -27,7 +27,7 @@ class Store:
     edge: EdgeStore
 
 
-@pytest.fixture(params=["memory", "valkey"])
+@pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.redis)])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """An empty store of each kind."""
     if request.param == "memory":
@@ -182,6 +182,7 @@ async def test_feed_tells_what_was_committed(store: Store) -> None:
     assert await store.edge.feed_ends([P, OTHER]) == {P: (two.id, 2), OTHER: (FIRST_ID, 0)}
 
 
+@pytest.mark.redis
 async def test_feed_is_capped(valkey_url: str) -> None:
     """The feed keeps about as many records as it is told."""
     keys = Keys()
@@ -326,6 +327,7 @@ async def test_presence_that_is_not_renewed_expires(store: Store) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.redis
 async def test_dead_letters_are_kept_with_the_commit(valkey_url: str) -> None:
     """A dead letter stands in its partition's stream."""
     letter = DeadLetter(P, "1-0", CHANNEL, "x", "", "queue", "not JSON", "", 1, 5.0)

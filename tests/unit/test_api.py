@@ -109,7 +109,7 @@ async def pipeline(store: MemoryStore, settings: Settings = SETTINGS) -> AsyncIt
 
     partitions = range(settings.queue.partitions)
     nozzle = Nozzle(
-        store, send, partitions, NozzleSettings(pace_s=0, block_s=0.05), Numbers("nozzle")
+        store, send, partitions, NozzleSettings(pace_s=0, block_s=0.05), Numbers("nozzle"), window=8
     )
     running = asyncio.create_task(nozzle.run())
     try:

@@ -114,7 +114,7 @@ def test_anything_wrong_fails_the_run(wrong: str) -> None:
 def test_cpu_of_a_process_and_its_children_is_measured() -> None:
     """What a child burns counts."""
     code = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True); input()"
-    with subprocess.Popen(  # noqa: S603 - our own code
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         before = usage([])

@@ -40,7 +40,7 @@ class Line:
                 raise GapError("not in turn")
 
 
-def nozzle(store: MemoryStore, line: Line, **settings: float) -> Nozzle:
+def nozzle(store: MemoryStore, line: Line, *, window: int = 8, **settings: float) -> Nozzle:
     """A nozzle for two partitions."""
     return Nozzle(
         store,
@@ -48,6 +48,7 @@ def nozzle(store: MemoryStore, line: Line, **settings: float) -> Nozzle:
         [0, 1],
         NozzleSettings(**{"pace_s": 0, "block_s": 0.01, **settings}),  # type: ignore[arg-type]
         Numbers("nozzle"),
+        window=window,
         backoff=Backoff(first_s=0.001, max_s=0.001),
     )
 
@@ -174,6 +175,7 @@ async def test_drain_ends_the_wait_after_a_failure() -> None:
         [0],
         NozzleSettings(),
         Numbers("nozzle"),
+        window=1,
         backoff=Backoff(first_s=3600, max_s=3600),
     )
     async with asyncio.timeout(5):
