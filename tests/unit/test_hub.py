@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.message import Ack, Meta
+from actors.pacing import Backoff
 from actors.partition import partition_of
 from actors.settings import ChannelSettings, ClientSettings, Settings
 from actors.store import Claim, Commit, FeedGroup, FeedRecord, Group, History
@@ -309,7 +310,7 @@ async def test_history_behind_the_feed_does_not_stop_a_channel(
     hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gap that reads never explain is accepted, and positioned clients are told."""
-    monkeypatch.setattr("serve.healer.backoff_s", lambda attempt: 0)
+    monkeypatch.setattr("serve.healer._BACKOFF", Backoff(first_s=0, max_s=0))
     client = await Client(hub).subscribed("loose:a")
     positioned = await Client(hub).subscribed("loose:a", positioned=True)
     epoch = store._channel("loose:a").epoch
