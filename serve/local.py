@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actors import transform
@@ -182,6 +183,9 @@ class LocalSystem:
                 runtime_env={"working_dir": str(settings.code)},
                 **common,
             )
+        # Ray writes its token for all to read where it is older than our umask.
+        with contextlib.suppress(OSError):
+            Path.home().joinpath(".ray", "auth_token").chmod(0o600)
         self._cleanup.callback(self._stop_ray)
 
     def _stop_ray(self) -> None:
