@@ -113,10 +113,10 @@ class System:
         """Run a command against it."""
         return raywire(*args, "--data", str(self.data), **options)
 
-    def stop(self) -> None:
-        """Stop it as Ctrl-C does, and wait for its end."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Stop it as Ctrl-C does, or by another signal, and wait for its end."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(number)
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:

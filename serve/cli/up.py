@@ -76,11 +76,13 @@ def command(
     logs.set_up("WARNING", json=not sys.stderr.isatty())
     stop = threading.Event()
     # Until it runs, a signal interrupts whatever is being started, and that is taken down again.
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     system = LocalSystem(loaded.settings, progress.tell)
     try:
         with system:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            # SIGHUP: the terminal was closed.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda *_: stop.set())
             progress.end(f"Ready after {progress.elapsed_s:.1f} s")
             _show(system, as_json=wants_json(asked=as_json))

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import os
+import signal
 import subprocess
 import sys
 import time
@@ -250,6 +250,11 @@ def children(pid: int) -> set[int]:
         found = more
 
 
+def is_there(pid: int) -> bool:
+    """Whether a process still exists."""
+    return Path(f"/proc/{pid}").exists()
+
+
 @pytest.mark.timeout(240)
 def test_stop_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
     """After Ctrl-C under load no process stays, and the next start has all that was accepted."""
@@ -273,12 +278,14 @@ def test_stop_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
         publishing.stdout.close()
         first.stop()
         assert first.process.returncode == 0
-        left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-        assert left == []
+        assert not any(map(is_there, pids))
     assert accepted == 3000
     with running_system(data) as second:
         end_s = time.monotonic() + 30
         while (answer := api(second, "history", channel=name, limit=0)["result"])["offset"] < 3000:
             assert time.monotonic() < end_s, answer
             time.sleep(0.05)
-    assert os.path.exists(data / "secrets.json")
+        pids = children(second.process.pid)
+        second.stop(signal.SIGHUP)  # its terminal was closed
+        assert second.process.returncode == 0
+        assert not any(map(is_there, pids))
