@@ -29,3 +29,27 @@ class GapError(RaywireError):
 
     Nothing of the batch that raised it was applied to the partition in question.
     """
+
+
+class LostActorError(UnavailableError):
+    """Retry later: an actor on the way of a batch died, or cannot be reached.
+
+    The batch may have taken effect. What it holds may be what killed the actor.
+    """
+
+
+class CrashError(RaywireError):
+    """Try with less: the batch ended the process of a transformer that worked on nothing else.
+
+    Nothing of it was committed. Arguments: the stage's name, and what is known of the end.
+    """
+
+    @property
+    def stage(self) -> str:
+        """Return the name of the stage whose transformer it was."""
+        return str(self.args[0])
+
+    @property
+    def why(self) -> str:
+        """Return what is known of the end, in one line."""
+        return str(self.args[1])

@@ -57,7 +57,7 @@ class NozzleSettings(_Part):
 
     count: Count = 1
     """How many nozzles there are, each with a publisher of its own; at most `queue.partitions`."""
-    pace_s: Annotated[float, Field(ge=0, le=1)] = 0.006
+    pace_s: Annotated[float, Field(ge=0, le=1)] = 0.007
     """The shortest time between two batches: under load, batches grow instead of their number."""
     window: Annotated[int, Field(ge=1, le=256)] | None = None
     """Batches that may be under way; when full, the nozzle waits and the queue grows. Unset: two
@@ -66,6 +66,9 @@ class NozzleSettings(_Part):
     """Entries of one partition in one batch."""
     block_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How long one read waits for entries."""
+    crashes_max: Count = 2
+    """How often an entry, alone in its batch, may end its transformer's process before it becomes a
+    dead letter."""
 
 
 class TransformSettings(_Part):
@@ -105,6 +108,9 @@ class StageSettings(_Part):
     """How often a message is tried before it becomes a dead letter."""
     backoff_s: Seconds = 0.1
     """Wait before the second attempt; doubles with each further one."""
+    time_limit_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long one call of a transform may take: for one message, or for one batch where it has a
+    batch form. What takes longer is interrupted, and has failed."""
 
     @field_validator("name")
     @classmethod

@@ -9,6 +9,7 @@ import msgspec
 
 from actors.errors import MessageError
 from actors.message import Message
+from actors.time_limit import TimeLimit
 from actors.transform import Transform
 
 ASYNC_CALLS_MAX: Final = 64
@@ -25,20 +26,27 @@ Made = Message | list[Message] | Failed
 """What became of one message; an empty list: it is dropped."""
 
 
-def call_each(transform: Transform, messages: Sequence[Message]) -> list[Made]:
+def call_each(transform: Transform, messages: Sequence[Message], limit: TimeLimit) -> list[Made]:
     """Call a plain transform for one message after the other."""
     call = transform.call
-    return [_guarded(call, message) for message in messages]
+    made = []
+    for message in messages:
+        limit.begin()
+        made.append(_guarded(call, message))
+    limit.end()
+    return made
 
 
-async def call_concurrently(transform: Transform, messages: Sequence[Message]) -> list[Made]:
+async def call_concurrently(
+    transform: Transform, messages: Sequence[Message], limit: TimeLimit
+) -> list[Made]:
     """Call an async transform for all messages, `ASYNC_CALLS_MAX` at once; results in order."""
     gate = asyncio.Semaphore(ASYNC_CALLS_MAX)
 
     async def call(message: Message) -> Made:
         async with gate:
             try:
-                return _checked(await transform.call(message))
+                return _checked(await limit.bounded(transform.call(message)))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001  as in _guarded; nobody cancels this task
@@ -50,6 +58,7 @@ async def call_concurrently(transform: Transform, messages: Sequence[Message]) -
 def call_batch(
     transform: Transform,
     messages: Sequence[Message],
+    limit: TimeLimit,
     on_loop: Callable[[Coroutine[Any, Any, Any]], Any],
 ) -> list[Made]:
     """Call a transform's batch form. Where it fails as a whole, every message has failed.
@@ -57,18 +66,23 @@ def call_batch(
     Args:
         transform: One whose form is BATCH.
         messages: In order.
+        limit: For the call as a whole.
         on_loop: Runs a coroutine to its end.
     """
+    limit.begin()
     try:
         # A list of its own: the user's code may do with it what it likes.
         made = transform.call(list(messages))
         if transform.is_async:
-            made = on_loop(awaited(made))
+            limit.begin(2)  # `bounded` comes first, unless the event loop itself is blocked
+            made = on_loop(limit.bounded(awaited(made)))
         results = _one_each(made, len(messages))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  the messages are tried alone
         return [Failed(error)] * len(messages)
+    finally:
+        limit.end()
     return [_guarded(_itself, result) for result in results]
 
 

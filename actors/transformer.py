@@ -19,8 +19,10 @@ from actors.errors import MessageError, SettingsError
 from actors.message import Batch, DeadLetter, Entry, Message, decode_batch, encode_batch
 from actors.metrics import Numbers
 from actors.settings import StageSettings
+from actors.time_limit import TimeLimit, TimeLimitError
 from actors.transform import Form, Transform, load
 from actors.transform_call import (
+    ASYNC_CALLS_MAX,
     Failed,
     Made,
     awaited,
@@ -49,8 +51,9 @@ class Transformer:
 
     Order is kept. Entries for which the stage has no transform go on untouched. What raises is
     tried again, alone, by the stage's policy, and then becomes a dead letter; what raises
-    `MessageError`, returns something else than messages, or is not readable, does so at once. The
-    rest of the batch goes on.
+    `MessageError`, returns something else than messages, or is not readable, does so at once. A
+    call that takes longer than the stage's limit has failed, too (see `TimeLimit`). The rest of
+    the batch goes on.
     """
 
     def __init__(
@@ -80,20 +83,26 @@ class Transformer:
         self._latency = self._numbers.latency("transform")
         self._sleep = sleep
         self._wall = wall
+        self._limit = TimeLimit(stage.time_limit_s)
         self._runner: asyncio.Runner | None = None
         self._transforms = [load(settings, code) for settings in stage.transforms]
         for transform in self._transforms:
             self._set_up(transform)
 
     def apply(self, blob: bytes) -> bytes:
-        """Transform a batch. A function of the batch alone, as far as the user's code is one."""
+        """Transform a batch. A function of the batch alone, as far as the user's code is one.
+
+        Raises:
+            UnavailableError: See `TimeLimit.watching`.
+        """
         began_s = time.perf_counter()
         batch = decode_batch(blob)
         items = [Item(entry) for entry in batch.entries]
-        self._run(items)
-        failed = [item for item in items if item.failed is not None]
-        if failed:
-            self._try_again(failed)
+        with self._limit.watching():
+            self._run(items)
+            failed = [item for item in items if item.failed is not None]
+            if failed:
+                self._try_again(failed)
         result = encode_batch(self._gather(batch, items))
         self._latency.record(time.perf_counter() - began_s)
         return result
@@ -163,11 +172,19 @@ class Transformer:
                 place.item.put(place.index, result)
 
     def _call(self, transform: Transform, messages: list[Message]) -> Sequence[Made]:
+        limit = self._limit
         if transform.form is Form.BATCH:
-            return call_batch(transform, messages, self._on_loop)
-        if transform.is_async:
-            return self._on_loop(call_concurrently(transform, messages))
-        return call_each(transform, messages)
+            return call_batch(transform, messages, limit, self._on_loop)
+        if not transform.is_async:
+            return call_each(transform, messages, limit)
+        # Every call has its own limit; this one is for code that blocks the event loop.
+        limit.begin(-(-len(messages) // ASYNC_CALLS_MAX) + 1)
+        try:
+            return self._on_loop(call_concurrently(transform, messages, limit))
+        except TimeLimitError as error:
+            return [Failed(error)] * len(messages)
+        finally:
+            limit.end()
 
     def _finish(self, result: Any) -> None:
         if inspect.isawaitable(result):
@@ -176,7 +193,13 @@ class Transformer:
     def _on_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self._runner is None:
             self._runner = asyncio.Runner()
-        return self._runner.run(work)
+        try:
+            return self._runner.run(work)
+        except TimeLimitError:
+            # Raised in the middle of the loop's own work: that loop cannot be trusted any more.
+            broken, self._runner = self._runner, None
+            broken.close()
+            raise
 
     # --- failures
 

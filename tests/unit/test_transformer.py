@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,36 @@ class AsyncModel(Model):
         return super().batch(messages)
 
 
+def hang_on(message: Message, *, value: Any) -> Message:
+    """Take for ever for one value."""
+    if message.data == value:
+        time.sleep(60)
+    return message
+
+
+async def hang_on_async(message: Message, *, value: Any) -> Message:
+    """Wait for ever for one value."""
+    if message.data == value:
+        await asyncio.sleep(60)
+    return message
+
+
+async def block_on_async(message: Message, *, value: Any) -> Message:
+    """Block the event loop for one value."""
+    return hang_on(message, value=value)
+
+
+class HangingModel:
+    """Takes for ever over a batch with one value in it."""
+
+    def __init__(self, *, value: Any) -> None:
+        self._value = value
+
+    def batch(self, messages: list[Message]) -> list[Message]:
+        """Look at each."""
+        return [hang_on(message, value=self._value) for message in messages]
+
+
 class Unready:
     """Cannot be set up."""
 
@@ -189,6 +220,7 @@ class Unready:
 def transformer(
     *uses: str | tuple[Any, ...],
     attempts: int = 3,
+    time_limit_s: float = 60,
     sleep: Callable[[float], None] = lambda seconds: calls.append(f"sleep {seconds}"),
     numbers: Numbers | None = None,
 ) -> Transformer:
@@ -201,7 +233,12 @@ def transformer(
             spec["use"] = f"{Path(__file__).stem}:{spec['use']}"
         transforms.append(spec)
     stage = StageSettings.model_validate(
-        {"name": "try", "transforms": transforms, "attempts": attempts}
+        {
+            "name": "try",
+            "transforms": transforms,
+            "attempts": attempts,
+            "time_limit_s": time_limit_s,
+        }
     )
     made.append(Transformer(stage, HERE, numbers=numbers, sleep=sleep, wall=lambda: 77.0))
     return made[-1]
@@ -478,6 +515,19 @@ def test_batch_form_with_the_wrong_number_of_results() -> None:
     """Results could not be told apart: none is used."""
     result = run(transformer(("Model", {"short": True})), entry(1), entry(2, 2))
     assert [dead.error for dead in result.dead] == ["batch returned 0 results for 1 messages"] * 2
+
+
+@pytest.mark.parametrize("use", ["hang_on", "hang_on_async", "block_on_async", "HangingModel"])
+def test_message_that_takes_too_long_dies_and_the_rest_goes_on(use: str) -> None:
+    """Every attempt has the stage's limit; order is kept."""
+    subject = transformer((use, {"value": 2}), "add_one", attempts=2, time_limit_s=0.05)
+    result = run(subject, entry(1, 1), entry(2, 2), entry(3, 3))
+    assert data_of(result) == [2, 4]
+    (dead,) = result.dead
+    assert (dead.data, dead.attempts) == ("2", 2)
+    assert "longer than 0.05 s" in dead.error
+    # The transformer is as good as new.
+    assert data_of(run(subject, entry(7, 7))) == [8]
 
 
 def test_conflate_in_a_batch() -> None:
