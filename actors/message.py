@@ -15,6 +15,9 @@ from actors.errors import MessageError
 FIRST_ID: Final = "0-0"
 """The id before every entry of a stream."""
 
+QUEUE_STAGE: Final = "queue"
+"""The stage of a dead letter that was not readable at all."""
+
 CHANNEL_LENGTH_MAX: Final = 255
 # Printable ASCII without blanks, as Centrifugo's own check; a channel is also part of a key.
 _CHANNEL: Final = re.compile(r"[\x21-\x7e]+")
@@ -209,6 +212,38 @@ def decode_meta(text: bytes) -> Meta:
         return _decode_meta(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MessageError(f"field m is not valid: {error}") from error
+
+
+def token_of(entry: Entry) -> str:
+    """Return the token of who waits for an entry, as far as its meta can be read."""
+    try:
+        return _decode_meta(entry.meta).wait if entry.meta else ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def dead_letter(
+    entry: Entry,
+    *,
+    stage: str,
+    error: str,
+    died_at_s: float,
+    traceback: str = "",
+    attempts: int = 1,
+) -> DeadLetter:
+    """Return an entry as the dead letter that it becomes."""
+    return DeadLetter(
+        partition=entry.partition,
+        id=entry.id,
+        channel=entry.channel,
+        data=entry.data.decode(errors="replace"),
+        meta=entry.meta.decode(errors="replace"),
+        stage=stage,
+        error=error,
+        traceback=traceback,
+        attempts=attempts,
+        died_at_s=died_at_s,
+    )
 
 
 def encode_json(value: Any) -> bytes:

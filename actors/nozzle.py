@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from actors.errors import GapError, RaywireError, UnavailableError
-from actors.message import Batch, Entry, Span, encode_batch
+from actors.errors import CrashError, GapError, LostActorError, RaywireError, UnavailableError
+from actors.message import Ack, Batch, Entry, Span, dead_letter, encode_batch, token_of
 from actors.metrics import Numbers
 from actors.pacing import Backoff, read_limit, rest_s
 from actors.settings import NozzleSettings
 from actors.store import QueueReader
+from actors.suspects import Suspects
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +22,31 @@ log = logging.getLogger(__name__)
 BATCH_BYTES_MAX: Final = 1_000_000
 
 
-class Send(Protocol):
-    """How a batch is sent on its way.
+class Way(Protocol):
+    """How batches travel. A run's batches are numbered from 0 on, and take effect in that order.
 
-    The call itself gives the batch its place in the order, before anything is awaited; the
-    awaitable ends when the batch is committed, or raises `GapError` or `UnavailableError`.
+    Errors of all: `GapError`, `UnavailableError` (`LostActorError` where an actor died).
     """
 
-    def __call__(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
-        """Send one batch, the `number`-th (from 0 on) of a run."""
+    def send(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
+        """Send a batch on its way.
+
+        The call itself gives the batch its place in the order, before anything is awaited; the
+        awaitable ends when the batch is committed.
+        """
+        ...
+
+    async def send_alone(self, batch: bytes, run: str, number: int) -> None:
+        """Send a batch with nothing else under way, and return when it is committed.
+
+        Raises:
+            CrashError: It ended the process of a transformer. It is not committed, and the next
+                batch has the same number.
+        """
+        ...
+
+    async def commit(self, batch: bytes, run: str, number: int) -> None:
+        """Commit a batch that passes no stage."""
         ...
 
 
@@ -40,12 +57,15 @@ class Nozzle:
     failure a new run begins at the checkpoint, so a batch may be sent again; the commit makes the
     effect once. At most `window` batches are under way; when they are, nothing is read, and
     the queue grows instead of this process.
+
+    A batch that kills transformers is found, and so is the entry in it (see `Suspects`): that one
+    becomes a dead letter, the rest goes on, in order. Until then the nozzle does nothing else.
     """
 
     def __init__(
         self,
         reader: QueueReader,
-        send: Send,
+        way: Way,
         partitions: Sequence[int],
         settings: NozzleSettings,
         numbers: Numbers,
@@ -55,7 +75,7 @@ class Nozzle:
         backoff: Backoff | None = None,
     ) -> None:
         self._reader = reader
-        self._send = send
+        self._way = way
         self._partitions = list(partitions)
         self._settings = settings
         self._numbers = numbers
@@ -66,6 +86,8 @@ class Nozzle:
         self._failures = 0
         self._under_way = 0
         self._entry_bytes = 0.0
+        self._sent: dict[int, str] = {}
+        self._suspects: Suspects | None = None
 
     def drain(self) -> None:
         """Read no more; `run` returns when what is under way has been committed."""
@@ -75,7 +97,7 @@ class Nozzle:
         """Move entries until `drain` is called. Never gives up: waits longer between failures."""
         while not self._draining.is_set():
             try:
-                await self._run()
+                await (self._run() if self._suspects is None else self._run_alone(self._suspects))
             except* (GapError, UnavailableError) as failed:
                 await self._after_failure(failed)
 
@@ -87,6 +109,14 @@ class Nozzle:
             "nozzle begins again at the checkpoint",
             extra={"why": str(_first(failed)), "failures": self._failures, "wait_s": wait_s},
         )
+        # Actors die for many reasons; the second time without a commit between is suspect.
+        lost_actor = failed.subgroup(LostActorError) is not None
+        if lost_actor and self._failures > 1 and self._suspects is None and self._sent:
+            self._suspects = Suspects(
+                self._sent,
+                batch_max=self._settings.batch_max,
+                crashes_max=self._settings.crashes_max,
+            )
         try:
             async with asyncio.timeout(wait_s):
                 await self._draining.wait()
@@ -99,18 +129,19 @@ class Nozzle:
         # The window belongs to the run: a task cancelled before it began gives nothing back.
         window = asyncio.Semaphore(self._window)
         self._under_way = 0
+        self._sent = {}
         async with asyncio.TaskGroup() as under_way:
             while not self._draining.is_set():
                 await window.acquire()
                 began_s = self._clock()
-                batch = await self._read(after)
+                batch = await self._read(after, self._settings.batch_max)
                 if batch is None:
                     window.release()
                     continue
                 for span in batch.spans:
-                    after[span.partition] = span.upto
+                    after[span.partition] = self._sent[span.partition] = span.upto
                 # Sent here, not in the task: tasks may start in another order.
-                committed = self._send(encode_batch(batch), run, number)
+                committed = self._way.send(encode_batch(batch), run, number)
                 number += 1
                 self._tell_window(1)
                 under_way.create_task(self._await(committed, batch, window))
@@ -118,13 +149,52 @@ class Nozzle:
                     rest_s(began_s=began_s, now_s=self._clock(), pace_s=self._settings.pace_s)
                 )
 
-    async def _read(self, after: dict[int, str]) -> Batch | None:
+    async def _run_alone(self, suspects: Suspects) -> None:
+        """Send suspects, one batch at a time, until there are none."""
+        run, number = uuid.uuid4().hex, 0
+        after = await self._reader.applied(self._partitions)
+        for partition in suspects.partitions():
+            while partition in suspects.partitions():
+                if self._draining.is_set():
+                    return
+                batch = await self._read({partition: after[partition]}, suspects.limit)
+                if batch is None:
+                    suspects.cleared(partition)
+                elif await self._sent_alone(batch, run, number, suspects):
+                    number += 1
+                    after[partition] = batch.spans[0].upto
+                    suspects.passed(partition, after[partition])
+                    self._tell_committed(batch)
+        self._suspects = None
+
+    async def _sent_alone(self, batch: Batch, run: str, number: int, suspects: Suspects) -> bool:
+        """Return whether a batch is committed, or else buried."""
+        try:
+            await self._way.send_alone(encode_batch(batch), run, number)
+        except CrashError as error:
+            self._numbers.count("crashes")
+            entries = batch.entries
+            log.warning(
+                "transformer died of a batch",
+                extra={"stage": error.stage, "size": len(entries), "why": error.why},
+            )
+            if not suspects.crashed(len(entries)):
+                return False
+            log.exception(
+                "entry becomes a dead letter: it kills its transformer",
+                extra={"partition": entries[0].partition, "id": entries[0].id},
+            )
+            buried = _buried(batch, error, self._settings.crashes_max)
+            await self._way.commit(encode_batch(buried), run, number)
+        return True
+
+    async def _read(self, after: dict[int, str], batch_max: int) -> Batch | None:
         lists = await self._reader.read(
             after,
             limit=read_limit(
                 entry_bytes=self._entry_bytes,
                 partitions=len(after),
-                batch_max=self._settings.batch_max,
+                batch_max=batch_max,
                 batch_bytes_max=BATCH_BYTES_MAX,
             ),
             block_s=self._settings.block_s,
@@ -143,6 +213,9 @@ class Nozzle:
         await committed
         window.release()
         self._tell_window(-1)
+        self._tell_committed(batch)
+
+    def _tell_committed(self, batch: Batch) -> None:
         self._failures = 0
         self._numbers.count("committed", len(batch.entries))
         self._numbers.latency("pipeline").record(time.time() - batch.read_at_s)
@@ -163,6 +236,18 @@ class Nozzle:
                 if share:
                     arrived_s = int(entry.id.partition("-")[0]) / 1000
                     queue.record(max(0.0, read_at_s - arrived_s), share)
+
+
+def _buried(batch: Batch, error: CrashError, attempts: int) -> Batch:
+    """Return the batch of an entry that is to be a dead letter and nothing else."""
+    (entry,) = batch.entries
+    why = f"the transformer's process ended on it {attempts} times: {error.why}"
+    letter = dead_letter(
+        entry, stage=error.stage, error=why, died_at_s=time.time(), attempts=attempts
+    )
+    token = token_of(entry)
+    acks = [Ack(entry.partition, token, error=why)] if token else []
+    return Batch(batch.spans, [], [letter], acks, batch.read_at_s)
 
 
 def _first(group: BaseExceptionGroup[RaywireError]) -> BaseException:

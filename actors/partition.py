@@ -72,6 +72,11 @@ class Keys:
         return f"{self.app}:layout"
 
     @property
+    def marks(self) -> str:
+        """Name the hash nozzle -> the mark of the batch that is being transformed alone for it."""
+        return f"{self.app}:marks"
+
+    @property
     def stats(self) -> str:
         """Name the hash part -> its latest numbers, as JSON."""
         return f"{self.app}:stats"

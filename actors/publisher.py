@@ -5,23 +5,23 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from actors.errors import GapError, MessageError
 from actors.message import (
     FIRST_ID,
+    QUEUE_STAGE,
     Ack,
     Batch,
-    DeadLetter,
     Entry,
     Meta,
     Span,
     check_channel,
+    dead_letter,
     decode_batch,
     decode_json,
     decode_meta,
     encode_json,
     id_key,
+    token_of,
 )
 from actors.metrics import Numbers
 from actors.partition import partition_of
@@ -190,21 +190,8 @@ class Publisher:
         return b"{" + b",".join([*parts, b'"data":' + data]) + b"}"
 
     def _bury(self, batch: Batch, entry: Entry, why: str) -> None:
-        batch.dead.append(
-            DeadLetter(
-                partition=entry.partition,
-                id=entry.id,
-                channel=entry.channel,
-                data=entry.data.decode(errors="replace"),
-                meta=entry.meta.decode(errors="replace"),
-                stage="queue",
-                error=why,
-                traceback="",
-                attempts=1,
-                died_at_s=time.time(),
-            )
-        )
-        token = _token(entry)
+        batch.dead.append(dead_letter(entry, stage=QUEUE_STAGE, error=why, died_at_s=time.time()))
+        token = token_of(entry)
         if token:
             batch.acks.append(Ack(entry.partition, token, error=why))
 
@@ -332,14 +319,6 @@ def _countable(value: object, meta: Meta) -> bytes:
     if any(abs(amount) > COUNT_MAX for amount in meta.count.values()):
         raise MessageError(f"count has an amount beyond {COUNT_MAX}")
     return encode_json(value)
-
-
-def _token(entry: Entry) -> str:
-    """Return the token of who waits for an entry, as far as its meta can be read."""
-    try:
-        return msgspec.json.decode(entry.meta, type=Meta).wait if entry.meta else ""
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
 
 
 def _arrived_s(entry_id: str) -> float:

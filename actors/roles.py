@@ -16,9 +16,9 @@ from actors.metrics import Numbers, Reporter
 from actors.nozzle import Nozzle
 from actors.partition import Keys
 from actors.publisher import Publisher
-from actors.route import Route
+from actors.route import Route, Stage
 from actors.settings import Settings, StageSettings
-from actors.store_redis import RedisLedger, RedisQueueReader, RedisStatsWriter
+from actors.store_redis import RedisLedger, RedisMarks, RedisQueueReader, RedisStats
 from actors.transformer import Transformer
 
 log = logging.getLogger(__name__)
@@ -41,15 +41,20 @@ class _Role:
 
     def __init__(self, part: str, kind: str, settings: Settings, url: str) -> None:
         logs.set_up("INFO", json=True)
+        self.part = part
         self.settings = settings
         self.url = url
         self.keys = Keys(settings.app)
         self.numbers = Numbers(kind)
         self._reporter = Reporter(
-            RedisStatsWriter(url, self.keys, timeout_s=settings.redis.timeout_s), part, self.numbers
+            RedisStats(url, self.keys, timeout_s=settings.redis.timeout_s), part, self.numbers
         )
         self._reporter.start()
         settle_memory()
+
+    def marks(self) -> RedisMarks:
+        """Return a new connection to the marks."""
+        return RedisMarks(self.url, self.keys, timeout_s=self.settings.redis.timeout_s)
 
     def stop_reporting(self) -> None:
         """Take the part's numbers away: it ends on purpose."""
@@ -66,8 +71,13 @@ class NozzleRole:
         self._nozzle: Nozzle | None = None
         self._stopped = asyncio.Event()
 
-    async def run(self, stages: Sequence[Sequence[Any]], publisher: Any) -> None:
-        """Run until drained; a call while it runs waits with the first."""
+    async def run(self, stages: Sequence[tuple[str, Sequence[Any]]], publisher: Any) -> None:
+        """Run until drained; a call while it runs waits with the first.
+
+        Args:
+            stages: Name, and handles of the transformers, of each stage.
+            publisher: Handle of the publisher.
+        """
         if self._nozzle is not None:
             await self._stopped.wait()
             return
@@ -80,7 +90,12 @@ class NozzleRole:
         )
         self._nozzle = Nozzle(
             reader,
-            Route(stages, publisher),
+            Route(
+                self._role.part,
+                [Stage(name, handles) for name, handles in stages],
+                publisher,
+                self._role.marks(),
+            ),
             self._partitions,
             settings.nozzle,
             self._role.numbers,
@@ -117,6 +132,7 @@ class TransformerRole:
         self._role = _Role(f"transformer:{stage.name}:{index}", "transformer", settings, url)
         self._stage = stage
         self._transformer: Transformer | None = None
+        self._marks: RedisMarks | None = None
 
     def ready(self) -> int:
         """Load the transforms, which may take minutes, and return the process id.
@@ -130,6 +146,14 @@ class TransformerRole:
     def apply(self, batch: bytes) -> bytes:
         """Transform one batch."""
         return self._loaded().apply(batch)
+
+    def apply_alone(self, batch: bytes, nozzle: str, mark: str) -> bytes:
+        """Transform one batch, and tell before that it is being worked on, should we die of it."""
+        transformer = self._loaded()
+        if self._marks is None:
+            self._marks = self._role.marks()
+        self._marks.mark(nozzle, mark)
+        return transformer.apply(batch)
 
     def stop(self) -> None:
         """Report no more."""

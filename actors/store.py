@@ -269,6 +269,18 @@ class EdgeStore(Protocol):
         ...
 
 
+class Marks(Protocol):
+    """Who works on what, told by a process that may die of it. Synchronous."""
+
+    def mark(self, nozzle: str, text: str) -> None:
+        """Tell that a nozzle's batch is being worked on from now on."""
+        ...
+
+    def marked(self, nozzle: str) -> str:
+        """Return the last mark of a nozzle; empty: none."""
+        ...
+
+
 class StatsWriter(Protocol):
     """What a part needs to tell how it is."""
 

@@ -206,8 +206,32 @@ def _committed(reply: Any) -> Committed:
     )
 
 
-class RedisStatsWriter:
-    """Write a part's numbers. See `store.StatsWriter`."""
+class RedisMarks:
+    """Tell and ask who works on what. See `store.Marks`."""
+
+    def __init__(self, url: str, keys: Keys, *, timeout_s: float = 5.0) -> None:
+        self._url = url
+        self._key = keys.marks
+        self._client = sync_client(url, timeout_s=timeout_s)
+
+    def mark(self, nozzle: str, text: str) -> None:
+        """See `Marks.mark`."""
+        with translated(self._url):
+            self._client.hset(self._key, nozzle, text)
+
+    def marked(self, nozzle: str) -> str:
+        """See `Marks.marked`."""
+        with translated(self._url):
+            found: Any = self._client.hget(self._key, nozzle)
+        return found.decode() if found else ""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class RedisStats:
+    """Write a part's numbers (see `store.StatsWriter`), and read those of all."""
 
     def __init__(self, url: str, keys: Keys, *, timeout_s: float = 5.0) -> None:
         self._url = url
@@ -223,6 +247,12 @@ class RedisStatsWriter:
         """See `StatsWriter.remove_stats`."""
         with translated(self._url):
             self._client.hdel(self._key, part)
+
+    def read_stats(self) -> dict[str, dict[str, Any]]:
+        """Return part -> the numbers it wrote last, with `at_s`."""
+        with translated(self._url):
+            found: Any = self._client.hgetall(self._key)
+        return {part.decode(): json.loads(numbers) for part, numbers in found.items()}
 
     def close(self) -> None:
         """Close the connection."""

@@ -19,7 +19,8 @@ from actors.metrics import Numbers, Reporter
 from actors.partition import Keys
 from actors.roles import NozzleRole, PublisherRole, TransformerRole
 from actors.settings import Settings
-from actors.store_redis import RedisStatsWriter
+from actors.silence import Silence
+from actors.store_redis import RedisStats
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ NAME: Final = "supervisor"
 _LOOK_EVERY_S: Final = 0.5
 _PING_EVERY_S: Final = 1.0
 _CALL_WITHIN_S: Final = 30.0
+_SILENT_S: Final = 10.0
+"""How long an actor may neither answer nor report, before it is replaced."""
 # Restarts are without limit: an actor keeps nothing, so a new one can always go on. A task is never
 # retried by Ray, which would lose the order: the nozzle begins again at the checkpoint instead.
 _OPTIONS: Final[dict[str, Any]] = {
@@ -71,11 +74,9 @@ class Supervisor:
         self._settings = settings
         self._url = url
         self._numbers = Numbers("supervisor")
-        self._reporter = Reporter(
-            RedisStatsWriter(url, Keys(settings.app), timeout_s=settings.redis.timeout_s),
-            NAME,
-            self._numbers,
-        )
+        self._stats = RedisStats(url, Keys(settings.app), timeout_s=settings.redis.timeout_s)
+        self._reporter = Reporter(self._stats, NAME, self._numbers)
+        self._silence = Silence(NAME, _SILENT_S)
         self._actors: dict[str, _Watched] = {}
         self._stages: list[list[_Watched]] = []
         self._runs: dict[Any, int] = {}
@@ -205,7 +206,10 @@ class Supervisor:
     def _run(self, index: int) -> None:
         nozzle = self._actors[f"nozzle:{index}"]
         publisher = self._actors[f"publisher:{index}"].handle
-        stages = [[watched.handle for watched in stage] for stage in self._stages]
+        stages = [
+            (stage.name, [watched.handle for watched in pool])
+            for stage, pool in zip(self._settings.stages, self._stages, strict=True)
+        ]
         self._runs[nozzle.handle.run.remote(stages, publisher)] = index
 
     def _look(self) -> None:
@@ -224,6 +228,30 @@ class Supervisor:
                 self._run_ended(ref)
             else:
                 self._pinged(pings[ref])
+        self._replace_silent()
+
+    def _replace_silent(self) -> None:
+        """End actors that hang; Ray makes new ones. What they had under way is sent again."""
+        now_s = time.monotonic()
+        overdue = [
+            watched
+            for watched in self._actors.values()
+            if watched.ping is not None
+            and watched.state == "ready"
+            and now_s - watched.asked_s > _SILENT_S / 2
+        ]
+        if not overdue:
+            return
+        try:
+            self._silence.hear(self._stats.read_stats(), now_s)
+        except UnavailableError:
+            return
+        for watched in overdue:
+            if self._silence.is_silent(watched.name, now_s):
+                log.error("actor hangs, replacing it", extra={"actor": watched.name})
+                watched.state = "restarting"
+                # Also where its process is stopped: after some seconds Ray ends it by force.
+                ray.kill(watched.handle, no_restart=False)
 
     def _run_ended(self, ref: Any) -> None:
         index = self._runs.pop(ref)
@@ -248,6 +276,7 @@ class Supervisor:
             watched.restarts += 1
             log.warning("actor was restarted", extra={"actor": watched.name})
         watched.pid, watched.state = pid, "ready"
+        self._silence.answered(watched.name, time.monotonic())
 
 
 class Pipeline:

@@ -15,7 +15,7 @@ from actors.errors import UnavailableError
 
 _TICKS: Final = 4
 """Looks at the clock within one limit."""
-_GRACE_S: Final = 5.0
+_GRACE_S: Final = 1.0
 """The least time for Python code to react, before the process ends."""
 
 
@@ -29,7 +29,7 @@ class TimeLimit:
     Two lines: a timer of the operating system raises `TimeLimitError` in the main thread, in the
     middle of the user's code (regular expressions, sleeps and sockets included). What does not
     react to that, being stuck in C, loses its process when it has taken another half of the limit
-    (at least 5 s); a traceback of all threads is then on stderr.
+    (at least 1 s); a traceback of all threads is then on stderr.
 
     Both hold in the main thread only, which is where Ray runs a synchronous actor. The user's code
     must not use SIGALRM itself.
@@ -83,8 +83,9 @@ class TimeLimit:
         Raises:
             TimeLimitError: It waited too long.
         """
+        limit = asyncio.timeout(self.limit_s)
         try:
-            async with asyncio.timeout(self.limit_s) as limit:
+            async with limit:
                 return await work
         except TimeoutError as error:
             # A TimeoutError of the user's own is theirs.

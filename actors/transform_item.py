@@ -5,6 +5,7 @@ from typing import Final
 
 from actors.errors import MessageError
 from actors.message import (
+    QUEUE_STAGE,
     Ack,
     Entry,
     Message,
@@ -15,8 +16,6 @@ from actors.message import (
     encode_json,
 )
 
-QUEUE_STAGE: Final = "queue"
-"""The stage of a dead letter that was not readable at all."""
 _COUNT_MAX: Final = 2**53 - 1
 """Lua, which does the commit, has floats only: larger integers are not exact there."""
 

@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from actors.errors import MessageError, SettingsError
-from actors.message import Batch, DeadLetter, Entry, Message, decode_batch, encode_batch
+from actors.message import (
+    QUEUE_STAGE,
+    Batch,
+    DeadLetter,
+    Entry,
+    Message,
+    dead_letter,
+    decode_batch,
+    encode_batch,
+)
 from actors.metrics import Numbers
 from actors.settings import StageSettings
 from actors.time_limit import TimeLimit, TimeLimitError
@@ -31,7 +40,7 @@ from actors.transform_call import (
     call_each,
 )
 from actors.transform_errors import one_line, users_line, users_traceback
-from actors.transform_item import QUEUE_STAGE, Item, acks_of, decode_item, encode_item
+from actors.transform_item import Item, acks_of, decode_item, encode_item
 
 log = logging.getLogger(__name__)
 
@@ -258,12 +267,8 @@ class Transformer:
     def _dead_letter(self, item: Item, error: BaseException) -> DeadLetter:
         entry = item.entry
         by_user = item.stage != QUEUE_STAGE
-        return DeadLetter(
-            partition=entry.partition,
-            id=entry.id,
-            channel=entry.channel,
-            data=entry.data.decode(errors="replace"),
-            meta=entry.meta.decode(errors="replace"),
+        return dead_letter(
+            entry,
             stage=item.stage,
             error=_why(error),
             traceback=users_traceback(error, self._code) if by_user else "",

@@ -17,7 +17,7 @@ from actors import logs
 from actors.errors import SettingsError, UnavailableError
 from actors.partition import Keys
 from actors.settings import AuthSettings, Settings
-from actors.store_redis import RedisStatsWriter
+from actors.store_redis import RedisStats
 from actors.store_redis_edge import RedisEdgeStore
 from serve.edge import Edge
 
@@ -54,7 +54,7 @@ class EdgeReplica:
             timeout_s=timeout_s,
             feed_records_max=settings.feed.records_max,
         )
-        self._edge = Edge(settings, store, RedisStatsWriter(redis_url, keys, timeout_s=timeout_s))
+        self._edge = Edge(settings, store, RedisStats(redis_url, keys, timeout_s=timeout_s))
         await self._edge.start()
 
     def __serve_build_asgi_app__(self) -> Any:

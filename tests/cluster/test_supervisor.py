@@ -1,6 +1,8 @@
 """The pipeline as Ray actors: order, once-only effect, and coming back, by killing them."""
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import time
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 import ray
 import ray.exceptions
+import redis
 
 from actors.errors import SettingsError
 from actors.message import decode_json
@@ -25,6 +28,7 @@ from actors.supervisor import Pipeline
 pytestmark = pytest.mark.ray
 
 CODE = """
+import itertools
 import os
 
 def double(message):
@@ -32,6 +36,16 @@ def double(message):
 
 def odd_ones(message):
     return message if message.data["n"] % 2 else None
+
+def deadly(message):
+    if message.data["n"] == 37:
+        os.kill(os.getpid(), 11)
+    return message
+
+def endless(message):
+    if message.data["n"] == 3:
+        sum(itertools.repeat(1))  # in C, with the interpreter's lock held
+    return message
 
 class Model:
     def set_up(self):
@@ -61,10 +75,10 @@ def make_settings(code: Path, *stages: StageSettings, **more: Any) -> Settings:
     )
 
 
-def stage(name: str, use: str, *, replicas: int = 1) -> StageSettings:
+def stage(name: str, use: str, **more: Any) -> StageSettings:
     """A stage of one transform of `my_transforms`."""
     transform = TransformSettings(channels="c:*", use=f"my_transforms:{use}")
-    return StageSettings(name=name, transforms=(transform,), replicas=replicas, num_cpus=0.1)
+    return StageSettings(name=name, transforms=(transform,), num_cpus=0.1, **more)
 
 
 @contextmanager
@@ -118,7 +132,12 @@ async def applied(store: RedisEdgeStore, within_s: float = 60) -> None:
 
 
 def kill(settings: Settings, name: str) -> None:
-    """SIGKILL the process of an actor, found by its name; waits for it to be up first."""
+    """SIGKILL the process of an actor, found by its name."""
+    os.kill(pid_of(settings, name), signal.SIGKILL)
+
+
+def pid_of(settings: Settings, name: str) -> int:
+    """The process of an actor, found by its name; waits for it to be up first."""
     handle: Any = ray.get_actor(name, namespace=settings.app)
     end_s = time.monotonic() + 30
     while True:
@@ -128,8 +147,7 @@ def kill(settings: Settings, name: str) -> None:
             assert time.monotonic() < end_s, f"{name} does not come back"
             time.sleep(0.05)
         else:
-            os.kill(pid, signal.SIGKILL)
-            return
+            return pid
 
 
 async def test_messages_pass_all_stages_in_order(
@@ -208,3 +226,75 @@ def test_transform_that_cannot_be_set_up_ends_the_start(
     assert "no such model" in str(raised.value)
     assert "my_transforms.py" in str(raised.value)
     assert "ray" not in str(raised.value)
+
+
+def dead_letters(url: str, settings: Settings) -> list[dict[str, Any]]:
+    """All dead letters of a pipeline."""
+    found: list[dict[str, Any]] = []
+    with redis.Redis.from_url(url) as client:
+        for partition in range(8):
+            records: Any = client.xrange(Keys(settings.app).dead(partition))
+            found += [json.loads(fields[b"d"]) for _, fields in records]
+    return found
+
+
+async def test_message_that_kills_its_process_becomes_a_dead_letter(
+    local_ray: None, valkey_url: str, tmp_path: Path
+) -> None:
+    """It is found and set aside, also with stages, pools, nozzles; the others arrive, in order."""
+    settings = make_settings(
+        tmp_path,
+        stage("one", "double", replicas=2),
+        stage("two", "deadly", replicas=2),
+        nozzle={"count": 2},
+    )
+    async with edge_store(settings, valkey_url) as store:
+        # All of it waits when the pipeline starts, so it goes in one batch.
+        await publish(store, ["c:a"], 60)
+        with pipeline(settings, valkey_url):
+            await publish(store, ["c:b", "c:c"], 30)
+            await applied(store)
+        assert [data["n"] for data in await history(store, "c:a")] == [*range(37), *range(38, 60)]
+        for channel in ("c:b", "c:c"):
+            assert [data["n"] for data in await history(store, channel)] == list(range(30))
+    (letter,) = dead_letters(valkey_url, settings)
+    assert (letter["channel"], letter["stage"]) == ("c:a", "two")
+    assert json.loads(letter["data"])["n"] == 37
+    assert "process ended on it 2 times" in letter["error"]
+
+
+async def test_message_that_hangs_in_c_becomes_a_dead_letter(
+    local_ray: None, valkey_url: str, tmp_path: Path
+) -> None:
+    """What no exception can interrupt loses its process when the stage's limit is over."""
+    settings = make_settings(tmp_path, stage("one", "endless", time_limit_s=0.5))
+    async with edge_store(settings, valkey_url) as store:
+        await publish(store, ["c:a"], 5)
+        with pipeline(settings, valkey_url):
+            await applied(store, within_s=90)
+        assert [data["n"] for data in await history(store, "c:a")] == [0, 1, 2, 4]
+    (letter,) = dead_letters(valkey_url, settings)
+    assert json.loads(letter["data"])["n"] == 3
+
+
+@pytest.mark.parametrize("victim", ["nozzle:0", "publisher:0", "transformer:one:0"])
+async def test_paused_actor_is_replaced_and_does_no_harm_when_it_goes_on(
+    local_ray: None, valkey_url: str, tmp_path: Path, victim: str
+) -> None:
+    """A process that was stopped is noticed by its silence; the effects are those of one."""
+    settings = make_settings(tmp_path, stage("one", "double"))
+    with pipeline(settings, valkey_url):
+        async with edge_store(settings, valkey_url) as store:
+            await publish(store, ["c:a"], 500)
+            pid = await asyncio.to_thread(pid_of, settings, victim)
+            os.kill(pid, signal.SIGSTOP)
+            await publish(store, ["c:a", "c:b"], 500)
+            await applied(store)
+            # Ray has ended it by now; a process that is gone cannot be resumed.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+            await publish(store, ["c:a"], 100)
+            await applied(store)
+            numbers = [data["n"] for data in await history(store, "c:a")]
+            assert numbers == [*range(500), *range(500), *range(100)]
+            assert [data["n"] for data in await history(store, "c:b")] == list(range(500))

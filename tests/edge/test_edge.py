@@ -28,6 +28,7 @@ from actors.settings import (
 )
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
+from tests.in_process import InProcessWay
 
 KEY = {"X-API-Key": "a key"}
 SETTINGS = Settings(
@@ -50,11 +51,13 @@ async def pipeline(store: MemoryStore) -> AsyncIterator[None]:
         message_bytes_max=65_536,
     )
 
-    async def send(batch: bytes, run: str, number: int) -> None:
-        publisher.commit(batch, run, number)
-
     nozzle = Nozzle(
-        store, send, range(2), NozzleSettings(pace_s=0, block_s=0.05), Numbers("nozzle"), window=8
+        store,
+        InProcessWay(publisher),
+        range(2),
+        NozzleSettings(pace_s=0, block_s=0.05),
+        Numbers("nozzle"),
+        window=8,
     )
     running = asyncio.create_task(nozzle.run())
     try:

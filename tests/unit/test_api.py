@@ -32,6 +32,7 @@ from serve.edge_app import edge_app
 from serve.feed import FeedFollower
 from serve.health import Health
 from serve.intake import Intake
+from tests.in_process import InProcessWay
 
 KEY = "a key"
 SETTINGS = Settings(
@@ -104,12 +105,13 @@ async def pipeline(store: MemoryStore, settings: Settings = SETTINGS) -> AsyncIt
         message_bytes_max=settings.queue.message_bytes_max,
     )
 
-    async def send(batch: bytes, run: str, number: int) -> None:
-        publisher.commit(kill_poison(batch), run, number)
-
-    partitions = range(settings.queue.partitions)
     nozzle = Nozzle(
-        store, send, partitions, NozzleSettings(pace_s=0, block_s=0.05), Numbers("nozzle"), window=8
+        store,
+        InProcessWay(publisher, kill_poison),
+        range(settings.queue.partitions),
+        NozzleSettings(pace_s=0, block_s=0.05),
+        Numbers("nozzle"),
+        window=8,
     )
     running = asyncio.create_task(nozzle.run())
     try:

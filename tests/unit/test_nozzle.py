@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from actors.errors import GapError, UnavailableError
-from actors.message import Batch, decode_batch
+from actors.errors import CrashError, GapError, LostActorError, RaywireError, UnavailableError
+from actors.message import Ack, Batch, DeadLetter, decode_batch
 from actors.metrics import Numbers
 from actors.nozzle import Nozzle
 from actors.pacing import Backoff
@@ -17,20 +17,44 @@ from actors.store_memory import MemoryStore
 Commits = Callable[[Batch], Awaitable[None]]
 
 
+def _data(batch: Batch) -> list[bytes]:
+    return [entry.data for entry in batch.entries]
+
+
 class Line:
     """A stand-in for the actors: commits batches in the order they were sent."""
 
     def __init__(self, store: MemoryStore, commit: Commits | None = None) -> None:
         self.sent: list[tuple[str, int, list[bytes]]] = []
+        self.alone: list[list[bytes]] = []
+        self.dead: list[DeadLetter] = []
+        self.acks: list[Ack] = []
+        self.poison: bytes | None = None
+        self.deaths = 0
+        self.committed: list[bytes] = []
         self._commit = commit
         self._store = store
 
-    def __call__(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
+    def send(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
+        """Keep what is sent, and commit it."""
         decoded = decode_batch(batch)
-        self.sent.append((run, number, [entry.data for entry in decoded.entries]))
-        return self._finish(decoded)
+        self.sent.append((run, number, _data(decoded)))
+        return asyncio.ensure_future(self._finish(decoded, LostActorError("an actor failed")))
 
-    async def _finish(self, batch: Batch) -> None:
+    async def send_alone(self, batch: bytes, run: str, number: int) -> None:
+        """Do the same; dies of poison."""
+        decoded = decode_batch(batch)
+        self.alone.append(_data(decoded))
+        await self._finish(decoded, CrashError("model", "killed by SIGSEGV"))
+
+    async def commit(self, batch: bytes, run: str, number: int) -> None:
+        """Commit without transforms."""
+        await self._finish(decode_batch(batch), None)
+
+    async def _finish(self, batch: Batch, death: RaywireError | None) -> None:
+        if death is not None and self.poison is not None and self.poison in _data(batch):
+            self.deaths += 1
+            raise death
         if self._commit is not None:
             await self._commit(batch)
         for span in batch.spans:
@@ -38,6 +62,9 @@ class Line:
             (done,) = self._store.commit([Commit(span.partition, [claim], [], [], [], own=True)])
             if not done.done:
                 raise GapError("not in turn")
+        self.committed += _data(batch)
+        self.dead += batch.dead
+        self.acks += batch.acks
 
 
 def nozzle(store: MemoryStore, line: Line, *, window: int = 8, **settings: float) -> Nozzle:
@@ -181,3 +208,76 @@ async def test_drain_ends_the_wait_after_a_failure() -> None:
     async with asyncio.timeout(5):
         await one.run()
     assert (await store.queue_lengths([0]))[0] == 1
+
+
+@pytest.mark.parametrize("poison", [0, 7, 12, 19])
+async def test_entry_that_kills_transformers_becomes_a_dead_letter(poison: int) -> None:
+    """The batch is halved until the entry is alone; the rest goes on, in order, once."""
+    store = MemoryStore()
+    line = Line(store)
+    line.poison = b"%d" % poison
+    await enqueue(store, *[b"%d" % n for n in range(20)])
+    await enqueue(store, b"other", partition=1)
+    await run_until_empty(nozzle(store, line, window=3, batch_max=20, crashes_max=2), store)
+    numbers = [data for data in line.committed if data != b"other"]
+    assert numbers == [b"%d" % n for n in range(20) if n != poison]
+    assert b"other" in line.committed
+    (dead,) = line.dead
+    assert (dead.data, dead.stage, dead.attempts) == (str(poison), "model", 2)
+    assert "SIGSEGV" in dead.error
+    # Twice in a batch of many, then log2(20) halves, then twice alone.
+    assert line.deaths <= 2 + 5 + 2
+
+
+async def test_who_waits_for_an_entry_that_kills_is_told() -> None:
+    """The ack of a buried entry carries the reason."""
+    store = MemoryStore()
+    line = Line(store)
+    line.poison = b"x"
+    await store.enqueue(0, [NewMessage("c", b"x", b'{"wait":"token"}')], entries_max=10)
+    await run_until_empty(nozzle(store, line), store)
+    (ack,) = line.acks
+    assert ack.token == "token"
+    assert "2 times" in ack.error
+
+
+async def test_actor_that_dies_for_another_reason_buries_nobody() -> None:
+    """Entries under way at a death are sent alone, once, and then all is as before."""
+    store = MemoryStore()
+    failures = [LostActorError("killed"), LostActorError("not back yet")]
+
+    async def twice(_: Batch) -> None:
+        if failures:
+            raise failures.pop()
+
+    line = Line(store, twice)
+    await enqueue(store, *[b"%d" % n for n in range(6)])
+    one = nozzle(store, line, batch_max=2, window=1)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(one.run())
+        await empty(store)
+        await enqueue(store, b"last")
+        await empty(store)
+        one.drain()
+        await running
+    assert line.committed == [b"%d" % n for n in range(6)] + [b"last"]
+    assert line.alone
+    assert line.dead == []
+    assert line.sent[-1][2] == [b"last"]
+
+
+async def test_failures_while_suspects_are_sent_do_not_clear_them() -> None:
+    """Valkey may go away in the middle; the search goes on where it was."""
+    store = MemoryStore()
+    failures = [UnavailableError("away")] * 3
+
+    async def now_and_then(_: Batch) -> None:
+        if line.alone and failures:
+            raise failures.pop()
+
+    line = Line(store, now_and_then)
+    line.poison = b"3"
+    await enqueue(store, *[b"%d" % n for n in range(8)])
+    await run_until_empty(nozzle(store, line), store)
+    assert line.committed == [b"%d" % n for n in range(8) if n != 3]
+    assert [letter.data for letter in line.dead] == ["3"]

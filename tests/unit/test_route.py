@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import ray.exceptions
 
-from actors.errors import GapError, UnavailableError
-from actors.route import Route
+from actors.errors import CrashError, GapError, LostActorError, UnavailableError
+from actors.route import Route, Stage
 
 
 class Call:
@@ -21,8 +21,30 @@ class Call:
 class Worker:
     """A transformer's handle: adds its name to the ref."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, alone: Callable[..., Any] = print) -> None:
         self.apply = Call(lambda ref: f"{ref}>{name}")
+        self.apply_alone = Call(alone)
+
+
+class Memory:
+    """Marks in memory."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def mark(self, nozzle: str, text: str) -> None:
+        """Keep it."""
+        self.texts[nozzle] = text
+
+    def marked(self, nozzle: str) -> str:
+        """Return it."""
+        return self.texts.get(nozzle, "")
+
+
+def route_of(last: "Last", *stages: list[Worker], marks: Memory | None = None) -> Route:
+    """A route through stages called 0, 1, ..."""
+    named = [Stage(str(number), workers) for number, workers in enumerate(stages)]
+    return Route("nozzle:0", named, last, marks or Memory())
 
 
 class Last:
@@ -43,8 +65,8 @@ class Last:
 async def test_batch_passes_every_stage_and_no_result_comes_back() -> None:
     """Each stage gets the ref of the one before; the call alone fixes the order."""
     last = Last()
-    route = Route([[Worker("a")], [Worker("b")]], last)
-    waits = [route(b"1", "r", 0), route(b"2", "r", 1)]
+    route = route_of(last, [Worker("a")], [Worker("b")])
+    waits = [route.send(b"1", "r", 0), route.send(b"2", "r", 1)]
     assert last.calls == [("b'1'>a>b", "r", 0), ("b'2'>a>b", "r", 1)]
     for future, wait in zip(last.futures, waits, strict=True):
         future.set_result(None)
@@ -54,13 +76,13 @@ async def test_batch_passes_every_stage_and_no_result_comes_back() -> None:
 async def test_least_loaded_transformer_is_taken() -> None:
     """A transformer that is slow gets no more than its share."""
     last = Last()
-    route = Route([[Worker("a"), Worker("b")]], last)
-    waits = [route(b"x", "r", n) for n in range(4)]
+    route = route_of(last, [Worker("a"), Worker("b")])
+    waits = [route.send(b"x", "r", n) for n in range(4)]
     assert [ref[-1] for ref, _, _ in last.calls] == ["a", "b", "a", "b"]
     for n in (1, 3):
         last.futures[n].set_result(None)
         await waits[n]
-    waits += [route(b"x", "r", n) for n in (4, 5)]
+    waits += [route.send(b"x", "r", n) for n in (4, 5)]
     assert [ref[-1] for ref, _, _ in last.calls[4:]] == ["b", "b"]
     for n in (0, 2, 4, 5):
         last.futures[n].set_result(None)
@@ -70,7 +92,7 @@ async def test_least_loaded_transformer_is_taken() -> None:
 async def test_failed_actor_is_unavailable() -> None:
     """Whatever Ray says, the nozzle is to try again later."""
     last = Last()
-    wait = Route([], last)(b"x", "r", 0)
+    wait = route_of(last).send(b"x", "r", 0)
     last.futures[0].set_exception(ray.exceptions.RayActorError())
     with pytest.raises(UnavailableError, match="actor"):
         await wait
@@ -79,7 +101,56 @@ async def test_failed_actor_is_unavailable() -> None:
 async def test_our_own_errors_pass() -> None:
     """A gap is a gap on both sides."""
     last = Last()
-    wait = Route([], last)(b"x", "r", 0)
+    wait = route_of(last).send(b"x", "r", 0)
     last.futures[0].set_exception(GapError("gap"))
     with pytest.raises(GapError):
         await wait
+
+
+async def test_death_while_working_alone_is_a_crash() -> None:
+    """The mark tells that the transformer had begun with our batch, and with no other."""
+    marks = Memory()
+
+    async def die(batch: bytes, nozzle: str, mark: str) -> bytes:
+        marks.mark(nozzle, mark)
+        raise ray.exceptions.ActorDiedError
+
+    route = route_of(Last(), [Worker("a", die)], marks=marks)
+    with pytest.raises(CrashError) as raised:
+        await route.send_alone(b"x", "r", 0)
+    assert raised.value.stage == "0"
+
+
+async def test_death_before_our_turn_is_no_crash() -> None:
+    """An actor that died of something else says nothing about the batch."""
+
+    async def die(batch: bytes, nozzle: str, mark: str) -> bytes:
+        raise ray.exceptions.ActorUnavailableError("restarting", b"0" * 16)
+
+    marks = Memory()
+    marks.mark("nozzle:0", "r:0")
+    route = route_of(Last(), [Worker("a", die)], marks=marks)
+    for _ in range(2):
+        marks.mark("nozzle:0", "of an earlier attempt")
+        with pytest.raises(LostActorError):
+            await route.send_alone(b"x", "r", 0)
+
+
+async def test_batch_alone_passes_stage_by_stage() -> None:
+    """Each stage has it to itself, and the publisher gets what the last one made."""
+
+    def adds(name: bytes) -> Callable[..., Any]:
+        async def add(batch: bytes, nozzle: str, mark: str) -> bytes:
+            return batch + name
+
+        return add
+
+    last = Last()
+    route = route_of(last, [Worker("a", adds(b"a"))], [Worker("b", adds(b"b"))])
+    task = asyncio.create_task(route.send_alone(b"x", "r", 0))
+    async with asyncio.timeout(5):
+        while not last.futures:
+            await asyncio.sleep(0)
+        last.futures[0].set_result(None)
+        await task
+    assert last.calls == [(b"xab", "r", 0)]

@@ -1,0 +1,27 @@
+"""A pipeline without actors, for tests of what stands around it."""
+
+from collections.abc import Callable
+
+from actors.publisher import Publisher
+
+
+class InProcessWay:
+    """The way of a nozzle's batches through a function and a publisher. See `nozzle.Way`."""
+
+    def __init__(
+        self, publisher: Publisher, apply: Callable[[bytes], bytes] = lambda batch: batch
+    ) -> None:
+        self._publisher = publisher
+        self._apply = apply
+
+    async def send(self, batch: bytes, run: str, number: int) -> None:
+        """Transform and commit one batch."""
+        self._publisher.commit(self._apply(batch), run, number)
+
+    async def send_alone(self, batch: bytes, run: str, number: int) -> None:
+        """Do the same: nothing here can die by itself."""
+        await self.send(batch, run, number)
+
+    async def commit(self, batch: bytes, run: str, number: int) -> None:
+        """Commit one batch as it is."""
+        self._publisher.commit(batch, run, number)
