@@ -1,4 +1,4 @@
-"""What Raywire needs of Valkey or Redis, as four small protocols.
+"""What Raywire needs of Valkey or Redis, as five small protocols.
 
 `store_redis` implements them on redis-py; `store_memory` the same in memory, for unit tests; one
 contract suite (tests/integration/test_store_contract.py) runs against both.
@@ -6,6 +6,7 @@ contract suite (tests/integration/test_store_contract.py) runs against both.
 Every method may raise `UnavailableError` where the server cannot be reached or does not answer.
 """
 
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -146,6 +147,30 @@ class History(msgspec.Struct, gc=False):
     publications: list[tuple[int, bytes]]
 
 
+class DeadRecord(msgspec.Struct, frozen=True, gc=False):
+    """A dead letter as its partition's stream holds it; `place` is its id in that stream."""
+
+    partition: int
+    place: str
+    letter: DeadLetter
+
+    @property
+    def id(self) -> str:
+        """Return what names it among all partitions: `partition-ms-seq`."""
+        return f"{self.partition}-{self.place}"
+
+
+class Replayed(enum.Enum):
+    """What became of a dead letter that was to be queued again."""
+
+    QUEUED = enum.auto()
+    """It is in the queue, and no dead letter any more."""
+    GONE = enum.auto()
+    """There is no such letter: replayed or dropped before, or pushed out by newer ones."""
+    FULL = enum.auto()
+    """The queue has no room: the letter is kept."""
+
+
 class QueueReader(Protocol):
     """What a nozzle needs."""
 
@@ -179,8 +204,53 @@ class Ledger(Protocol):
         ...
 
 
+class DeadLetters(Protocol):
+    """What those need who look after dead letters."""
+
+    async def read(
+        self, partition: int, *, after: str = "", limit: int, newest_first: bool = False
+    ) -> list[DeadRecord]:
+        """Return letters of a partition in the order of their deaths, or (newest first) against it.
+
+        Args:
+            partition: Whose.
+            after: Only those that come after this place, in the order asked for; empty: all.
+            limit: At most so many. Fewer than that: there are no more.
+            newest_first: Begin with the latest.
+        """
+        ...
+
+    async def get(self, partition: int, place: str) -> DeadRecord | None:
+        """Return one letter; None: there is none."""
+        ...
+
+    async def replay(
+        self, partition: int, letters: Sequence[tuple[str, NewMessage]], *, entries_max: int
+    ) -> list[Replayed]:
+        """Move letters, by their places, to the end of the partition's queue, as these messages.
+
+        Each is queued and ceases to be a dead letter in one step, so a letter is queued once,
+        however often and by however many this is called. At most `entries_max` entries wait in
+        the queue afterwards, unless there were more before.
+        """
+        ...
+
+    async def drop(self, partition: int, places: Sequence[str]) -> int:
+        """Delete letters for good, and return how many of them there were."""
+        ...
+
+    async def count(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return how many letters each partition keeps."""
+        ...
+
+
 class EdgeStore(Protocol):
     """What an edge and the command line need."""
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Return the dead letters, over the same connections."""
+        ...
 
     async def enqueue(
         self,

@@ -15,6 +15,7 @@ import msgspec
 from actors.message import FIRST_ID, Ack, DeadLetter, Entry, id_key, splice_counts
 from actors.partition import partition_of
 from actors.store import Commit, Committed, FeedGroup, FeedRecord, Group, History, NewMessage
+from actors.store_memory_dead import MemoryDeadLetters
 
 _T = TypeVar("_T")
 
@@ -51,10 +52,11 @@ class MemoryStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.partitions = partitions
-        self.dead: list[DeadLetter] = []
+        self.dead_letters = MemoryDeadLetters(
+            dead_records_max, next_id=self._next_id, enqueue=self._enqueue, tell=self._tell
+        )
         self.stats: dict[str, dict[str, Any]] = {}
         self._feed_records_max = feed_records_max
-        self._dead_records_max = dead_records_max
         self._clock = clock
         self._queues: dict[int, list[Entry]] = {p: [] for p in range(partitions)}
         self._applied: dict[tuple[int, int], str] = {}
@@ -82,17 +84,22 @@ class MemoryStore:
         last = self._producers.get((partition, producer), 0) if producer else 0
         for number, message in enumerate(messages, first_number):
             if not (producer and number <= last):
-                if len(self._queues[partition]) >= entries_max:
+                if not self._enqueue(partition, message, entries_max):
                     break
-                self._queues[partition].append(
-                    Entry(partition, self._next_id(), message.channel, message.data, message.meta)
-                )
                 last = number
             accepted += 1
         if producer:
             self._producers[partition, producer] = last
         await self._tell()
         return accepted
+
+    def _enqueue(self, partition: int, message: NewMessage, entries_max: int) -> bool:
+        if len(self._queues[partition]) >= entries_max:
+            return False
+        self._queues[partition].append(
+            Entry(partition, self._next_id(), message.channel, message.data, message.meta)
+        )
+        return True
 
     async def applied(self, partitions: Sequence[int]) -> dict[int, str]:
         """See `QueueReader.applied`."""
@@ -142,7 +149,7 @@ class MemoryStore:
             if commit.own and claim.source == target:
                 low = id_key(claim.upto)
                 self._queues[target] = [e for e in self._queues[target] if id_key(e.id) > low]
-        self.dead = (self.dead + commit.dead)[-self._dead_records_max :]
+        self.dead_letters.append(target, commit.dead)
         self._seqs[target] = self._seqs.get(target, 0) + 1
         self._append_record(
             FeedRecord(
@@ -181,6 +188,11 @@ class MemoryStore:
             channel.bodies = (channel.bodies + kept)[-group.history_size :]
             return FeedGroup(group.channel, first, channel.epoch, len(kept)), kept
         return FeedGroup(group.channel, 0, "", len(kept)), kept
+
+    @property
+    def dead(self) -> list[DeadLetter]:
+        """Return all dead letters, in the order of their deaths."""
+        return self.dead_letters.all()
 
     def close(self) -> Any:
         """Do nothing; may be awaited or not, as the protocols have it."""

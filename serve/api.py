@@ -23,6 +23,10 @@ from serve.api_shapes import (
     BatchRequest,
     BroadcastRequest,
     ChannelRequest,
+    DeadDropRequest,
+    DeadListRequest,
+    DeadReplayRequest,
+    DeadShowRequest,
     HistoryRequest,
     InfoRequest,
     PublishRequest,
@@ -91,6 +95,10 @@ def router(calls: ApiCalls, *, allowed: Callable[[Request], bool]) -> APIRouter:
     add(ChannelRequest, calls.presence)
     add(ChannelRequest, calls.presence_stats)
     add(InfoRequest, calls.info)
+    add(DeadListRequest, calls.dead.dead_list)
+    add(DeadShowRequest, calls.dead.dead_show)
+    add(DeadReplayRequest, calls.dead.dead_replay)
+    add(DeadDropRequest, calls.dead.dead_drop)
     return api
 
 

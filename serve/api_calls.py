@@ -13,6 +13,7 @@ from actors.errors import MessageError, RaywireError
 from actors.message import Ack, Meta, check_channel
 from actors.settings import ChannelSettings, Settings
 from actors.store import EdgeStore
+from serve.api_dead import DeadCalls
 from serve.api_shapes import (
     DEAD_LETTER,
     ApiError,
@@ -55,6 +56,9 @@ _decode_stored: Final = msgspec.json.Decoder(_Publication).decode
 class ApiCalls:
     """The calls. Each returns the member `result` of the answer, or raises.
 
+    Attributes:
+        dead: Those for dead letters.
+
     Raises:
         RaywireError: From every call; `as_api_error` says what it means to the caller.
     """
@@ -67,6 +71,7 @@ class ApiCalls:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.dead = DeadCalls(settings, store)
         self._settings = settings
         self._store = store
         self._intake = intake

@@ -164,18 +164,71 @@ class BatchRequest(msgspec.Struct):
     parallel: bool | None = None
 
 
-_REQUIRED: Final = frozenset({"channel", "channels", "commands"})
-"""Empty means missing to the API, so the structures have defaults; the description says so."""
+class DeadListRequest(msgspec.Struct):
+    """Which dead letters to list.
+
+    Attributes:
+        channel: Only of channels that fit this pattern: `*` is any text, `?` one character.
+        stage: Only those that failed in this stage.
+        limit: At most so many, up to 1000; 100 unless given.
+        oldest_first: Begin with the oldest.
+    """
+
+    channel: str | None = None
+    stage: str | None = None
+    limit: int | None = None
+    oldest_first: bool | None = None
+
+
+class DeadShowRequest(msgspec.Struct):
+    """Which dead letter to show."""
+
+    id: str = ""
+
+
+class _DeadSelection(msgspec.Struct):
+    """Which dead letters: by `ids`, or by `channel` and `stage` (see `dead_list`), or `all`."""
+
+    ids: list[str] | None = None
+    channel: str | None = None
+    stage: str | None = None
+    all: bool | None = None
+
+
+class DeadReplayRequest(_DeadSelection):
+    """Which dead letters to put into the queue again: `ids`, or `channel` and `stage`, or `all`."""
+
+
+class DeadDropRequest(_DeadSelection):
+    """Which dead letters to delete: `ids`, or `channel` and `stage`, or `all`."""
+
+
+_REQUIRED: Final = frozenset({"channel", "channels", "commands", "id"})
+"""Empty means missing to the API, so the structures have defaults; the description says so.
+Where null is the default, the member may really be missing."""
 
 _SCHEMAS: Final = "#/components/schemas/"
 
 
 def openapi_schemas() -> dict[str, Any]:
     """Return the JSON Schemas of all requests, by name."""
-    requests = (PublishRequest, BroadcastRequest, HistoryRequest, ChannelRequest, BatchRequest)
+    requests = (
+        PublishRequest,
+        BroadcastRequest,
+        HistoryRequest,
+        ChannelRequest,
+        BatchRequest,
+        DeadListRequest,
+        DeadShowRequest,
+        DeadReplayRequest,
+        DeadDropRequest,
+    )
     _, schemas = msgspec.json.schema_components(requests, ref_template=_SCHEMAS + "{name}")
     for schema in schemas.values():
-        required = sorted(_REQUIRED & set(schema.get("properties", {})))
+        members = schema.get("properties", {})
+        required = sorted(
+            name for name in _REQUIRED & set(members) if members[name].get("default") is not None
+        )
         if required:
             schema["required"] = required
     return schemas

@@ -15,12 +15,14 @@ COMMANDS: Final = {
     "publish": "Publish lines from standard input.",
     "tail": "Print publications as they come.",
     "status": "Show how the running system does.",
+    "dead": "List, show, replay or drop dead letters: messages that failed for good.",
     "config": "Show the settings in force and where each comes from, or check a file.",
     "token": "Make a client token.",
     "bench": "Measure latency and loss under load.",
     "version": "Show the versions of Raywire and of what it runs on.",
 }
-"""Name -> one line. `serve.cli.<name>` has the function `command`, whose docstring is the help."""
+"""Name -> one line. `serve.cli.<name>` has the function `command`, whose docstring is the help, or
+`group`, a Typer app of several commands."""
 
 _HELP: Final = """Push live data to people: a realtime message pipeline on Ray.
 
@@ -70,16 +72,24 @@ def build_app(args: Sequence[str]) -> typer.Typer:
     )
     for name, line in COMMANDS.items():
         if name == named:
-            app.command(name)(_command(name))
+            _add(app, name)
         else:
             app.command(name, help=line)(_not_imported)
     return app
 
 
-def _command(name: str) -> Callable[..., Any]:
+def _command(name: str) -> Callable[..., Any] | typer.Typer:
     module = importlib.import_module(f"serve.cli.{name}")
-    command: Callable[..., Any] = module.command
+    command: Callable[..., Any] | typer.Typer = getattr(module, "group", None) or module.command
     return command
+
+
+def _add(app: typer.Typer, name: str) -> None:
+    command = _command(name)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, help=COMMANDS[name])
+    else:
+        app.command(name)(command)
 
 
 def _not_imported() -> None:

@@ -2,10 +2,14 @@
 
 import enum
 import json
+import re
 import sys
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
+
+# JSON escapes C0 only: the rest of what moves a cursor or turns text round is escaped here.
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Exit(enum.IntEnum):
@@ -49,6 +53,11 @@ def print_text(text: str) -> None:
     """Print text on stdout as it stands: nothing is wrapped, and no markup is read."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """Return one line whose control characters are shown by a terminal, not obeyed."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def print_error(text: str) -> None:

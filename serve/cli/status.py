@@ -51,7 +51,10 @@ async def read_status(store: EdgeStore, system: System, *, now_s: float) -> Stat
     """
     stats = await store.read_stats()
     queues = await store.queue_lengths(range(system.partitions))
-    return summarize(stats, queues, app=system.keys.app, now_s=now_s)
+    dead = await store.dead_letters.count(range(system.partitions))
+    return summarize(
+        stats, queues, app=system.keys.app, now_s=now_s, dead_letters=sum(dead.values())
+    )
 
 
 async def _read_once(system: System) -> Status:

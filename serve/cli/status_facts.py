@@ -73,6 +73,7 @@ class Status(msgspec.Struct, frozen=True):
         alive: Whether any part has written its numbers lately.
         queue: Entries that are not applied yet.
         queues: The same by partition.
+        dead_letters: How many are kept.
         stages: In the order of a message's way; the last is the whole way.
         actors: Of the pipeline.
         edges: All of them.
@@ -86,9 +87,12 @@ class Status(msgspec.Struct, frozen=True):
     stages: list[Stage]
     actors: list[Actor]
     edges: list[Edge]
+    dead_letters: int = 0
 
 
-def summarize(stats: Stats, queues: Mapping[int, int], *, app: str, now_s: float) -> Status:
+def summarize(
+    stats: Stats, queues: Mapping[int, int], *, app: str, now_s: float, dead_letters: int = 0
+) -> Status:
     """Put together what the parts have written.
 
     Args:
@@ -96,6 +100,7 @@ def summarize(stats: Stats, queues: Mapping[int, int], *, app: str, now_s: float
         queues: Partition -> entries that are not applied yet.
         app: Of the system.
         now_s: Seconds since the epoch.
+        dead_letters: How many are kept.
     """
     fresh = {part: numbers for part, numbers in stats.items() if _age_s(numbers, now_s) is not None}
     return Status(
@@ -109,6 +114,7 @@ def summarize(stats: Stats, queues: Mapping[int, int], *, app: str, now_s: float
         edges=[
             _edge(part, numbers, now_s) for part, numbers in _of_kind(fresh, "edge", by_name=True)
         ],
+        dead_letters=dead_letters,
     )
 
 

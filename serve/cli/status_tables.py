@@ -21,6 +21,8 @@ def render(status: Status, note: str = "") -> RenderableType:
     if len(status.queues) > 1 and status.queue:
         parts = (f"{p}:{length:,}" for p, length in sorted(status.queues.items()) if length)
         head.append(f"  ({'  '.join(parts)})", "dim")
+    if status.dead_letters:
+        head.append(f"  dead letters {status.dead_letters:,}", "yellow")
     if note:
         head.append(f"\n{note}", "yellow")
     return Group(head, _stages(status.stages), _actors(status.actors), _edges(status.edges))

@@ -1,6 +1,5 @@
 """How publications look: coloured lines on a terminal, JSON lines in a pipe."""
 
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from actors.errors import RaywireError
+from serve.cli.output import printable
 from serve.cli.tail_protocol import Publication
 
 _encode: Final = msgspec.json.Encoder().encode
-# JSON escapes C0 only: the rest of what moves a cursor or turns text round is escaped here.
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 Shown = Sequence[tuple[str, Publication]]
 
@@ -81,14 +79,10 @@ def _line(at: str, channel: str, publication: Publication) -> Text:
     return Text.assemble(
         (at, "dim"),
         " ",
-        (_safe(channel), "cyan"),
+        (printable(channel), "cyan"),
         " ",
         (str(publication.offset or "-"), "yellow"),
         " ",
-        _safe(bytes(publication.data).decode(errors="replace")),
-        (f" {_safe(tags)}" if tags else "", "dim"),
+        printable(bytes(publication.data).decode(errors="replace")),
+        (f" {printable(tags)}" if tags else "", "dim"),
     )
-
-
-def _safe(text: str) -> str:
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)

@@ -5,10 +5,21 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+import redis.asyncio
 
 from actors.message import FIRST_ID, Ack, DeadLetter, Entry, decode_json
 from actors.partition import Keys, partition_of
-from actors.store import Claim, Commit, EdgeStore, Group, Ledger, NewMessage, QueueReader
+from actors.store import (
+    Claim,
+    Commit,
+    DeadRecord,
+    EdgeStore,
+    Group,
+    Ledger,
+    NewMessage,
+    QueueReader,
+    Replayed,
+)
 from actors.store_memory import MemoryStore
 from actors.store_redis import RedisLedger, RedisQueueReader
 from actors.store_redis_edge import RedisEdgeStore
@@ -333,11 +344,153 @@ async def test_presence_that_is_not_renewed_expires(store: Store) -> None:
             await asyncio.sleep(0.01)
 
 
+async def bury(store: Store, *names: str, channel: str = CHANNEL) -> list[DeadRecord]:
+    """Let entries with these names as data die, and return the letters in that order."""
+    (after,) = (await store.reader.applied([P])).values()
+    messages = [NewMessage(channel, f'"{name}"'.encode()) for name in names]
+    await store.edge.enqueue(P, messages, entries_max=100_000)
+    (entries,) = await store.reader.read({P: after}, limit=100_000, block_s=1)
+    dead = [
+        DeadLetter(P, e.id, channel, e.data.decode(), "", "clean", "no", "", 3, 5.0)
+        for e in entries
+    ]
+    assert store.ledger.commit(
+        [Commit(P, [Claim(P, after, entries[-1].id)], [], [], dead, own=True)]
+    )[0].done
+    return (await store.edge.dead_letters.read(P, limit=100_000))[-len(names) :]
+
+
+def data_of(records: list[DeadRecord]) -> list[str]:
+    """What was sent, letter by letter."""
+    return [record.letter.data.strip('"') for record in records]
+
+
+async def test_dead_letters_are_kept_with_the_commit(store: Store) -> None:
+    """A dead letter stands in its partition, as it was written."""
+    letter = DeadLetter(P, "1-0", CHANNEL, 'a "b" \u00e9', "{}", "queue", "not JSON", "tb", 1, 5.0)
+    store.ledger.commit([Commit(P, [Claim(P, FIRST_ID, "1-0")], [], [], [letter], own=True)])
+    (record,) = await store.edge.dead_letters.read(P, limit=9)
+    assert (record.partition, record.letter) == (P, letter)
+    assert record.id == f"{P}-{record.place}"
+    assert await store.edge.dead_letters.get(P, record.place) == record
+    assert await store.edge.dead_letters.count([P, OTHER]) == {P: 1, OTHER: 0}
+
+
+async def test_dead_letters_are_read_in_stretches(store: Store) -> None:
+    """In the order of deaths or against it, from a place on, to a limit."""
+    dead = store.edge.dead_letters
+    assert await dead.read(P, limit=9) == []
+    letters = await bury(store, "a", "b", "c", "d")
+    assert data_of(await dead.read(P, limit=3)) == ["a", "b", "c"]
+    assert data_of(await dead.read(P, after=letters[1].place, limit=9)) == ["c", "d"]
+    assert data_of(await dead.read(P, limit=2, newest_first=True)) == ["d", "c"]
+    backwards = await dead.read(P, after=letters[1].place, limit=9, newest_first=True)
+    assert data_of(backwards) == ["a"]
+    assert await dead.get(P, "1-1") is None
+    assert await dead.get(OTHER, letters[0].place) is None
+
+
+async def test_dropped_letters_are_gone(store: Store) -> None:
+    """Others stay; what was gone before is not counted."""
+    dead = store.edge.dead_letters
+    a, _, c = await bury(store, "a", "b", "c")
+    assert await dead.drop(P, [a.place, c.place]) == 2
+    assert await dead.drop(P, [a.place]) == 0
+    assert await dead.drop(P, []) == 0
+    assert data_of(await dead.read(P, limit=9)) == ["b"]
+
+
+async def test_replayed_letters_are_queued_and_gone(store: Store) -> None:
+    """They come to the end of the queue, in the order given, with data and meta as told."""
+    dead = store.edge.dead_letters
+    a, b, c = await bury(store, "a", "b", "c")
+    (before,) = (await store.reader.applied([P])).values()
+    await store.edge.enqueue(P, [NewMessage(CHANNEL, b"1")], entries_max=9)
+    letters = [
+        (c.place, NewMessage(CHANNEL, b'"c"', b'{"key":"k"}')),
+        (a.place, NewMessage(CHANNEL, b'"a"')),
+    ]
+    assert await dead.replay(P, letters, entries_max=9) == [Replayed.QUEUED] * 2
+    assert await dead.read(P, limit=9) == [b]
+    (entries,) = await store.reader.read({P: before}, limit=9, block_s=1)
+    assert [(e.channel, e.data, e.meta) for e in entries] == [
+        (CHANNEL, b"1", b""),
+        (CHANNEL, b'"c"', b'{"key":"k"}'),
+        (CHANNEL, b'"a"', b""),
+    ]
+
+
+async def test_replays_of_one_letter_queue_it_once(store: Store) -> None:
+    """Whether at the same time, in one call, or again because the answer was lost."""
+    dead = store.edge.dead_letters
+    (letter,) = await bury(store, "a")
+    again = (letter.place, NewMessage(CHANNEL, b'"a"'))
+    results = await asyncio.gather(*(dead.replay(P, [again, again], entries_max=9) for _ in "12"))
+    flat = [result for each in results for result in each]
+    assert sorted(flat, key=lambda r: r.value) == [Replayed.QUEUED, *[Replayed.GONE] * 3]
+    assert await dead.replay(P, [again], entries_max=9) == [Replayed.GONE]
+    assert (await store.edge.queue_lengths([P]))[P] == 1
+
+
+async def test_replay_wakes_up_a_waiting_nozzle(store: Store) -> None:
+    """A replayed letter goes on at once, like any message."""
+    (letter,) = await bury(store, "a")
+    after = await store.reader.applied([P])
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(store.reader.read(after, limit=9, block_s=60))
+        message = NewMessage(CHANNEL, b'"a"')
+        await store.edge.dead_letters.replay(P, [(letter.place, message)], entries_max=9)
+    assert [e.data for entries in reading.result() for e in entries] == [b'"a"']
+
+
+async def test_replay_into_a_full_queue_keeps_the_letter(store: Store) -> None:
+    """What fits is queued, the rest stays a dead letter."""
+    dead = store.edge.dead_letters
+    letters = await bury(store, "a", "b")
+    await store.edge.enqueue(P, [NewMessage(CHANNEL, b"1")], entries_max=9)
+    both = [(each.place, NewMessage(CHANNEL, each.letter.data.encode())) for each in letters]
+    assert await dead.replay(P, both, entries_max=1) == [Replayed.FULL] * 2
+    assert await dead.replay(P, both, entries_max=2) == [Replayed.QUEUED, Replayed.FULL]
+    assert data_of(await dead.read(P, limit=9)) == ["b"]
+    assert (await store.edge.queue_lengths([P]))[P] == 2
+
+
+async def test_replayed_letter_takes_effect_with_its_idempotency_key(store: Store) -> None:
+    """A death uses up no key, a publication does: a second replay of it would change nothing."""
+    (letter,) = await bury(store, "a")
+    (after,) = (await store.reader.applied([P])).values()
+    again = NewMessage(CHANNEL, b'"a"', b'{"key":"k"}')
+    await store.edge.dead_letters.replay(P, [(letter.place, again)], entries_max=9)
+    await store.edge.enqueue(P, [again], entries_max=9)
+    (entries,) = await store.reader.read({P: after}, limit=9, block_s=1)
+    publications = group(entries)
+    publications.keys = {0: "k", 1: "k"}
+    store.ledger.commit([own(entries, [publications], after)])
+    history = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=9)
+    assert history.publications == [(1, b'{"data":"a"}')]
+
+
 @pytest.mark.redis
-async def test_dead_letters_are_kept_with_the_commit(valkey_url: str) -> None:
-    """A dead letter stands in its partition's stream."""
-    letter = DeadLetter(P, "1-0", CHANNEL, "x", "", "queue", "not JSON", "", 1, 5.0)
-    ledger = RedisLedger(valkey_url, Keys())
-    commit = Commit(P, [Claim(P, FIRST_ID, "1-0")], [], [], [letter], own=True)
-    assert ledger.commit([commit])[0].done
+async def test_letter_that_cannot_be_read_is_listed(valkey_url: str) -> None:
+    """One that another version wrote does not hide the others, and can be dropped."""
+    edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
+    async with redis.asyncio.Redis.from_url(valkey_url) as client:
+        await client.xadd(Keys().dead(P), {"d": '{"what": 1}'})
+        await client.xadd(Keys().dead(P), {"x": "y"})
+    one, two = await edge.dead_letters.read(P, limit=9)
+    assert "cannot be read" in one.letter.error
+    assert one.letter.data == '{"what": 1}'
+    assert await edge.dead_letters.drop(P, [one.place, two.place]) == 2
+    await edge.close()
+
+
+@pytest.mark.redis
+async def test_oldest_dead_letters_go_first(valkey_url: str) -> None:
+    """A partition keeps exactly as many as it is told."""
+    ledger = RedisLedger(valkey_url, Keys(), dead_records_max=2)
+    edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
+    dead = [DeadLetter(P, f"{n}-0", CHANNEL, f"{n}", "", "s", "e", "", 1, 5.0) for n in (1, 2, 3)]
+    ledger.commit([Commit(P, [Claim(P, FIRST_ID, "3-0")], [], [], dead, own=True)])
+    assert data_of(await edge.dead_letters.read(P, limit=9)) == ["2", "3"]
     ledger.close()
+    await edge.close()

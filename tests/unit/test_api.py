@@ -335,6 +335,91 @@ async def test_info_lists_edges_that_live(api: Api) -> None:
     assert {"name", "version", "num_users", "num_channels", "num_subs"} <= set(nodes[0])
 
 
+async def test_dead_letter_is_listed_shown_and_replayed(api: Api) -> None:
+    """What died stands in the list, and goes through the queue again; then it is another letter."""
+    await api.call("publish", channel="poison", data=1, tags={"k": "v"})
+    api.store.dead_letters.append(
+        0, [DeadLetter(0, "5000-0", "news", '{"n":1}', '{"wait":"x"}', "clean", "no", "tb", 3, 9.5)]
+    )
+
+    listed = (await api.call("dead_list", channel="news"))["result"]
+    (letter,) = listed["letters"]
+    shown = (await api.call("dead_show", id=letter["id"]))["result"]
+    replayed = await api.call("dead_replay", ids=[letter["id"]])
+    again = await api.call("dead_replay", ids=[letter["id"]])
+    async with asyncio.timeout(5):
+        while not (found := await api.call("history", channel="news", limit=1))["result"]["offset"]:
+            await asyncio.sleep(0)
+
+    assert listed["total"] == 2
+    assert letter == {
+        "id": letter["id"], "channel": "news", "stage": "clean", "error": "no", "attempts": 3,
+        "queued_at_s": 5.0, "died_at_s": 9.5,
+    }  # fmt: skip
+    assert shown == letter | {
+        "entry": "5000-0", "data": {"n": 1}, "is_json": True, "tags": {}, "info": None,
+        "meta": {}, "traceback": "tb", "obstacle": None,
+    }  # fmt: skip
+    assert replayed["result"] == {
+        "replayed": 1, "gone": 0, "refused": 0, "reasons": [], "full": [],
+    }  # fmt: skip
+    assert again["result"]["gone"] == 1
+    assert found["result"]["publications"] == [{"offset": 1, "data": {"n": 1}}]
+
+
+async def test_dead_letters_that_would_die_again_stay(api: Api) -> None:
+    """Each has its reason: damaged, too large, or of a namespace that is not in the settings."""
+    bad = {"{": "news", "1": "nowhere:x", '"' + "x" * 2000 + '"': "news"}
+    letters = [DeadLetter(0, "5-0", c, d, "", "queue", "no", "", 1, 9.5) for d, c in bad.items()]
+    api.store.dead_letters.append(0, letters)
+
+    result = (await api.call("dead_replay", all=True))["result"]
+
+    assert (result["replayed"], result["refused"]) == (0, 3)
+    reasons = [each["reason"] for each in result["reasons"]]
+    for reason, text in zip(reasons, ("not JSON", "unknown namespace", "larger"), strict=True):
+        assert text in reason
+    assert (await api.call("dead_drop", stage="queue"))["result"] == {"dropped": 3, "gone": 0}
+    assert (await api.call("dead_list"))["result"] == {"letters": [], "total": 0}
+
+
+async def test_dead_replay_into_a_full_queue_is_a_429() -> None:
+    """Nothing happened; it may be tried again later."""
+    full = SETTINGS.model_copy(update={"queue": QueueSettings(partitions=4, entries_max=1)})
+    async with idle_api(settings=full) as api:
+        letters = [DeadLetter(2, "5-0", "news", "1", "", "clean", "no", "", 1, 9.5)] * 2
+        api.store.dead_letters.append(2, letters)
+        first = await api.call("dead_replay", all=True)
+        second = await api.http.post("/api/dead_replay", json={"all": True})
+
+    assert (first["result"]["replayed"], first["result"]["full"]) == (1, [2])
+    assert (second.status_code, second.json()["error"]["code"]) == (429, 111)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code"),
+    [
+        ("dead_show", {}, 107),
+        ("dead_show", {"id": "oops"}, 107),
+        ("dead_show", {"id": "0-1-1"}, 108),
+        ("dead_list", {"limit": -1}, 107),
+        ("dead_list", {"limit": 1001}, 107),
+        ("dead_replay", {}, 107),
+        ("dead_replay", {"all": False}, 107),
+        ("dead_replay", {"ids": ["oops"]}, 107),
+        ("dead_replay", {"ids": [], "all": True}, 107),
+        ("dead_drop", {}, 107),
+        ("dead_drop", {"channel": "a", "all": True}, 107),
+        ("dead_drop", {"ids": ["0-1-1"] * 1001}, 107),
+    ],
+)
+async def test_dead_call_that_is_wrong(
+    api: Api, method: str, request_: dict[str, Any], code: int
+) -> None:
+    """Nothing is replayed or dropped by accident: the call says which."""
+    assert (await api.call(method, **request_))["error"]["code"] == code
+
+
 @pytest.mark.parametrize("headers", [{"X-API-Key": "wrong"}, {"X-API-Key": ""}])
 async def test_wrong_key_is_a_bare_401(api: Api, headers: dict[str, str]) -> None:
     """The body is not even read."""
@@ -433,12 +518,16 @@ async def test_openapi_describes_the_requests(api: Api) -> None:
     document = (await api.http.get("/openapi.json")).json()
 
     schemas = document["components"]["schemas"]
-    for path in ("publish", "broadcast", "batch", "history", "presence", "presence_stats", "info"):
+    dead = ("dead_list", "dead_show", "dead_replay", "dead_drop")
+    centrifugos = ("publish", "broadcast", "batch", "history", "presence", "presence_stats", "info")
+    for path in (*centrifugos, *dead):
         operation = document["paths"][f"/api/{path}"]["post"]
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         assert schema["$ref"].rpartition("/")[2] in schemas
         assert operation["security"] == [{"apiKey": []}]
     assert schemas["PublishRequest"]["required"] == ["channel"]
+    assert schemas["DeadShowRequest"]["required"] == ["id"]
+    assert not schemas["DeadListRequest"]["required"]
     assert (await api.http.get("/docs")).status_code == 200
 
 

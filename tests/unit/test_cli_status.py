@@ -33,7 +33,7 @@ def _latency(p99_s: float | None) -> dict[str, Any]:
 
 
 def _summarize(stats: Stats) -> Status:
-    return summarize(stats, {0: 3, 1: 4}, app="raywire", now_s=_NOW_S)
+    return summarize(stats, {0: 3, 1: 4}, app="raywire", now_s=_NOW_S, dead_letters=12)
 
 
 def test_stages_stand_in_the_order_of_a_messages_way() -> None:
@@ -153,5 +153,7 @@ def test_status_is_json_and_draws() -> None:
     out = io.StringIO()
     Console(file=out, width=200).print(render(status, "all parts are silent"))
     text = out.getvalue()
+    assert as_json["dead_letters"] == 12
     for expected in ("transformer:m:0", "1,234", "[red]", "queue 7", "all parts are silent"):
         assert expected in text
+    assert "dead letters 12" in text
