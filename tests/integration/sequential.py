@@ -32,17 +32,19 @@ CHANNELS = tuple(channel_of(kind, p) for kind in SIZES for p in range(PARTITIONS
 Wish = tuple[list[str], str, int, int, bool, bool]
 """Channels, fault, number of the idempotency key, amount to count, skips history, waits."""
 
+# One often, so that batches have several publications for it.
+_OFTEN = (*CHANNELS, *CHANNELS[:1] * 9)
 WISHES = st.lists(
     st.tuples(
-        st.lists(st.sampled_from(CHANNELS), max_size=3, unique=True),
+        st.lists(st.sampled_from(_OFTEN), max_size=2, unique=True),
         st.sampled_from(["", "", "", "", "", "data", "meta", "channel"]),
         st.sampled_from([0, 0, 1, 2]),
         st.sampled_from([0, 0, 1, 5]),
-        st.sampled_from([False, False, True]),
+        st.sampled_from([False, False, False, False, True]),
         st.booleans(),
     ),
-    min_size=1,
-    max_size=6,
+    min_size=2,
+    max_size=8,
 )
 
 
@@ -79,7 +81,7 @@ class Sent:
     def made(self) -> "Iterator[Made]":
         """Yield what the transform makes of it."""
         for index, channel in enumerate(() if self.fault else self.channels):
-            yield Made(self, channel, f"{self.meta.key}#{index}" if self.meta.key else "")
+            yield Made(self, channel, _key(self.meta, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,9 @@ def _readdressed(entry: Entry) -> Iterable[Entry]:
         return (entry,)
     meta, made = decode_meta(entry.meta), []
     for index, channel in enumerate(decode_json(entry.data)["to"]):
-        key = f"{meta.key}#{index}" if meta.key else ""
         text = encode_json(
             Meta(
-                key=key,
+                key=_key(meta, index),
                 count=meta.count,
                 skip_history=meta.skip_history,
                 wait="" if index else meta.wait,
@@ -113,6 +114,11 @@ def _readdressed(entry: Entry) -> Iterable[Entry]:
         )
         made.append(Entry(entry.partition, entry.id, channel, entry.data, text))
     return made
+
+
+def _key(meta: Meta, index: int) -> str:
+    # As the transformer has it, for every message that a transform makes of one.
+    return f"{meta.key}#{index}" if meta.key and index else meta.key
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ class Commits(RuleBasedStateMachine):
     @rule(
         who=st.sampled_from([0, 1]),
         partitions=st.sets(st.sampled_from(ALL), min_size=1),
-        limit=st.integers(1, 6),
+        limit=st.integers(1, 9),
     )
     def reads(self, who: int, partitions: set[int], limit: int) -> None:
         """Read on; the batch may be committed much later."""
@@ -183,7 +183,7 @@ class Commits(RuleBasedStateMachine):
         """Return the writers that have a batch."""
         return [writer for writer in self.writers if writer.batches]
 
-    @rule(who=st.sampled_from([0, 1]), limit=st.integers(1, 6))
+    @rule(who=st.sampled_from([0, 1]), limit=st.integers(1, 9))
     def reads_and_commits(self, who: int, limit: int) -> None:
         """Do the work of a nozzle that is alone, from a checkpoint that may be old."""
         writer = self.writers[who]
@@ -214,17 +214,27 @@ class Commits(RuleBasedStateMachine):
         writer.ledger.calm()
 
     @precondition(lambda self: self.ready())
-    @rule(who=st.sampled_from([0, 1]), after=st.integers(0, 4), limit=st.integers(1, 9))
-    def is_overtaken(self, who: int, after: int, limit: int) -> None:
-        """Be paused between two commits, while the other writer does all it can."""
+    @rule(
+        who=st.sampled_from([0, 1]),
+        after=st.integers(0, 4),
+        partitions=st.sets(st.sampled_from(ALL), min_size=1),
+        limit=st.integers(1, 9),
+        anew=st.booleans(),
+    )
+    def is_overtaken(
+        self, who: int, after: int, partitions: set[int], limit: int, anew: bool
+    ) -> None:
+        """Be paused between two commits, while the other writer goes on, or begins anew."""
         ready = self.ready()
         writer = ready[who % len(ready)]
         (other,) = (one for one in self.writers if one is not writer)
 
         def overtake() -> None:
+            if anew:
+                self.rewind(other)
             while other.batches:
                 other.commit()
-            if self.read(other, ALL, limit):
+            if self.read(other, sorted(partitions), limit):
                 other.commit()
 
         writer.ledger.interrupt(after, overtake)
@@ -379,7 +389,7 @@ def test_commits_are_those_of_one_sequential_run(valkey_url: str) -> None:
     run_state_machine_as_test(
         Commits,
         settings=hypothesis_settings(
-            max_examples=int(EXAMPLES or 60),
+            max_examples=int(EXAMPLES or 100),
             stateful_step_count=40,
             derandomize=EXAMPLES is None,
             deadline=None,
