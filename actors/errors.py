@@ -24,6 +24,13 @@ class QueueFullError(UnavailableError):
     """Retry later: the queue is at its limit. Nothing of the refused part was accepted."""
 
 
+class NumberGapError(RaywireError):
+    """Begin the numbers anew: the queue does not know those before the call's first one.
+
+    Nothing of the call was accepted, now or before.
+    """
+
+
 class GapError(RaywireError):
     """Read again from the checkpoint: what came before this batch is not applied.
 

@@ -203,23 +203,29 @@ class Publisher:
         results: list[Ack] = []
         if not foreign:
             return results
-        uptos = {span.partition: span.upto for span in spans}
+        of_source = {span.partition: span for span in spans}
         commits = [
-            Commit(
-                partition=target,
-                claims=[
-                    Claim(source, self._applied.get((target, source), FIRST_ID), uptos[source])
-                    for source in sources
-                ],
-                groups=[group for groups in sources.values() for group in groups.all],
-                acks=[],
-                dead=[],
-            )
-            for target, sources in foreign.items()
+            self._foreign_commit(target, sources, of_source) for target, sources in foreign.items()
         ]
         for committed in self._settle(commits):
             results += committed.acks
         return results
+
+    def _foreign_commit(
+        self, target: int, sources: dict[int, Groups], spans: dict[int, Span]
+    ) -> Commit:
+        claims = []
+        known: dict[int, tuple[int, int]] = {}
+        for source in sources:
+            after, upto = self._applied.get((target, source), FIRST_ID), spans[source].upto
+            known[source] = id_key(after)
+            # Where all is known to be applied the claim is empty: it checks that it still is.
+            claims.append(Claim(source, after, max(after, upto, key=id_key)))
+        groups = [group for groups in sources.values() for group in groups.all]
+        # A batch that comes again, after its own part had failed.
+        if any(known[source] > id_key(spans[source].after) for source in sources):
+            groups = _groups_without(groups, known)
+        return Commit(partition=target, claims=claims, groups=groups, acks=[], dead=[])
 
     def _commit_own(self, batch: Batch, own: dict[int, Groups], results: list[Ack]) -> None:
         first_id: dict[int, str] = {}
@@ -285,10 +291,18 @@ class Publisher:
                 claims.append(Claim(claim.source, found, claim.upto))
         if not claims:
             return None
-        groups = [_without(group, done) for group in commit.groups]
         commit.claims = claims
-        commit.groups = [group for group in groups if group.bodies]
+        commit.groups = _groups_without(commit.groups, done)
+        commit.dead = [
+            letter for letter in commit.dead if id_key(letter.id) > done[letter.partition]
+        ]
         return commit
+
+
+def _groups_without(groups: Sequence[Group], done: dict[int, tuple[int, int]]) -> list[Group]:
+    """Return what is left of groups, without the bodies whose entries are applied already."""
+    rest = [_without(group, done) for group in groups]
+    return [group for group in rest if group.bodies]
 
 
 def _without(group: Group, done: dict[int, tuple[int, int]]) -> Group:

@@ -260,6 +260,7 @@ class EdgeStore(Protocol):
         entries_max: int,
         producer: str = "",
         first_number: int = 0,
+        begins: bool = False,
     ) -> int:
         """Append messages to the queue, in order, and return how many were accepted.
 
@@ -267,7 +268,19 @@ class EdgeStore(Protocol):
 
         With a `producer` the messages are numbered from `first_number` (from 1 on), and those
         accepted before are not appended again but count as accepted: a call whose answer was
-        lost may be repeated. Numbers are remembered for an hour.
+        lost may be repeated. What counts as accepted is in the queue, or was: a call is refused
+        unless its first number is at most one more than the last one accepted, so one that
+        overtakes another, or comes after one that a full queue refused, makes no holes.
+
+        The last number of a producer is remembered for an hour, and forgotten with all else by a
+        server that is emptied. A call that does not begin with 1 is then refused, for the queue
+        cannot tell it from one that has overtaken the first. A producer that has the answers of
+        all calls before this one, or has given those calls up, may say that it `begins` here: the
+        numbers before count as accepted from then on, and this call, too, may be repeated.
+
+        Raises:
+            NumberGapError: The numbers do not follow on those accepted, or nothing is known of
+                the producer. Nothing of the call was accepted, now or (within the hour) before.
         """
         ...
 

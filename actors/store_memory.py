@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from actors.errors import NumberGapError
 from actors.message import FIRST_ID, Ack, DeadLetter, Entry, id_key, splice_counts
 from actors.partition import partition_of
 from actors.store import Commit, Committed, FeedGroup, FeedRecord, Group, History, NewMessage
@@ -78,17 +79,22 @@ class MemoryStore:
         entries_max: int,
         producer: str = "",
         first_number: int = 0,
+        begins: bool = False,
     ) -> int:
         """See `EdgeStore.enqueue`."""
         accepted = 0
         last = self._producers.get((partition, producer), 0) if producer else 0
+        if producer and first_number > last + 1:
+            if not begins:
+                raise NumberGapError(f"number {first_number} does not follow on those accepted")
+            last = first_number - 1
         for number, message in enumerate(messages, first_number):
             if not (producer and number <= last):
                 if not self._enqueue(partition, message, entries_max):
                     break
                 last = number
             accepted += 1
-        if producer:
+        if producer and accepted:
             self._producers[partition, producer] = last
         await self._tell()
         return accepted

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.errors import NumberGapError
 from actors.message import FIRST_ID, Ack
 from actors.partition import Keys, partition_of
 from actors.store import FeedGroup, FeedRecord, History, NewMessage
@@ -64,6 +65,7 @@ class RedisEdgeStore:
         entries_max: int,
         producer: str = "",
         first_number: int = 0,
+        begins: bool = False,
     ) -> int:
         """See `EdgeStore.enqueue`."""
         keys = [self._keys.queue(partition), self._keys.producer(partition, producer)]
@@ -71,8 +73,10 @@ class RedisEdgeStore:
         number = first_number if producer else 0
         with translated(self._url):
             accepted: Any = await self._enqueue.run_async(
-                self._client, keys, [entries_max, number, PRODUCER_TTL_S, body]
+                self._client, keys, [entries_max, number, PRODUCER_TTL_S, int(begins), body]
             )
+        if accepted < 0:
+            raise NumberGapError(f"number {first_number} does not follow on those accepted")
         return int(accepted)
 
     async def feed_ends(self, partitions: Sequence[int]) -> dict[int, tuple[str, int]]:

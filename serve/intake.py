@@ -11,7 +11,13 @@ from typing import Final
 
 import msgspec
 
-from actors.errors import MessageError, QueueFullError, RaywireError, UnavailableError
+from actors.errors import (
+    MessageError,
+    NumberGapError,
+    QueueFullError,
+    RaywireError,
+    UnavailableError,
+)
 from actors.message import Ack, Meta, check_channel, decode_json
 from actors.pacing import Backoff
 from actors.partition import partition_of
@@ -288,18 +294,25 @@ class Intake:
                 these messages are told by their own deadlines.
         """
         first_number = lane.next_number
+        # Given up without an answer, they keep their numbers: nothing else may be taken for them.
         lane.next_number += len(waiters)
+        begins = False
         deadline = self._clock() + self._timeout_s
         failures = 0
         while True:
             try:
-                return await self._store.enqueue(
+                accepted = await self._store.enqueue(
                     lane.partition,
                     [waiter.message for waiter in waiters],
                     entries_max=self._queue.entries_max,
                     producer=self._producer,
                     first_number=first_number,
+                    begins=begins,
                 )
+            except NumberGapError:
+                # No call of ours is under way but this one: what is missing was given up, or
+                # the server has forgotten it.
+                begins = True
             except UnavailableError:
                 failures += 1
                 wait_s = self._backoff.wait_s(failures)
@@ -307,6 +320,10 @@ class Intake:
                 if self._closed or self._clock() + wait_s > deadline:
                     raise
                 await asyncio.sleep(wait_s)
+            else:
+                # What a full queue refused has used no number.
+                lane.next_number = first_number + accepted
+                return accepted
 
     # --- results
 

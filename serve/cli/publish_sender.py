@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from actors.errors import UnavailableError
+from actors.errors import NumberGapError, UnavailableError
 from actors.message import Meta, encode_json
 from actors.pacing import Backoff
 from actors.store import EdgeStore, NewMessage
@@ -117,6 +117,7 @@ class Sender:
 
     async def _offer(self, messages: Sequence[NewMessage], *, producer: str, number: int) -> int:
         until_s = 0.0
+        begins = False
         for attempt in itertools.count():
             try:
                 accepted = await self._store.enqueue(
@@ -125,7 +126,11 @@ class Sender:
                     entries_max=self._entries_max,
                     producer=producer,
                     first_number=number,
+                    begins=begins,
                 )
+            except NumberGapError:
+                # All before was answered, in this call or an earlier one: it is forgotten.
+                begins = True
             except UnavailableError as error:
                 self.uncertain = True
                 now_s = self._clock()

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 
+from actors.errors import NumberGapError
 from actors.message import FIRST_ID, Ack, DeadLetter, Entry, decode_json
 from actors.partition import Keys, partition_of
 from actors.store import (
@@ -136,6 +139,78 @@ async def test_numbered_messages_go_on_after_a_full_queue(store: Store) -> None:
     assert (first, again) == (2, 4)
     (entries,) = await store.reader.read({P: FIRST_ID}, limit=9, block_s=1)
     assert [e.data for e in entries] == [b"1", b"2", b"3", b"4"]
+
+
+def numbered(first: int, last: int) -> dict[str, Any]:
+    """Arguments of `enqueue`: a producer's messages with these numbers, room for nine."""
+    messages = [NewMessage(CHANNEL, b"%d" % n) for n in range(first, last + 1)]
+    return {
+        "partition": P,
+        "messages": messages,
+        "entries_max": 9,
+        "producer": "me",
+        "first_number": first,
+    }
+
+
+async def queued(store: Store) -> list[bytes]:
+    """The data of all that is in the queue."""
+    lists = await store.reader.read({P: FIRST_ID}, limit=100, block_s=0.01)
+    return [entry.data for entries in lists for entry in entries]
+
+
+async def test_numbers_that_overtake_others_are_refused(store: Store) -> None:
+    """A later call that comes first does not make the earlier one count as accepted."""
+    with pytest.raises(NumberGapError):
+        await store.edge.enqueue(**numbered(3, 4))
+    assert await store.edge.enqueue(**numbered(1, 2)) == 2
+    with pytest.raises(NumberGapError):
+        await store.edge.enqueue(**numbered(4, 4))
+    assert await store.edge.enqueue(**numbered(3, 4)) == 2
+    assert await queued(store) == [b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("room", [0, 1])
+async def test_numbers_after_refused_ones_are_refused(store: Store, room: int) -> None:
+    """What a full queue refused is still to come, though there is room again meanwhile."""
+    assert await store.edge.enqueue(**numbered(1, 2) | {"entries_max": room}) == room
+    with pytest.raises(NumberGapError):
+        await store.edge.enqueue(**numbered(3, 3))
+    assert await store.edge.enqueue(**numbered(1, 3)) == 3
+    assert await queued(store) == [b"1", b"2", b"3"]
+
+
+async def test_producer_that_is_not_known_may_begin_anywhere(store: Store) -> None:
+    """Where its number is forgotten it says so; the call may be repeated like any other."""
+    call = numbered(501, 502)
+    with pytest.raises(NumberGapError):
+        await store.edge.enqueue(**call)
+    for _ in range(2):
+        assert await store.edge.enqueue(**call, begins=True) == 2
+    assert await store.edge.enqueue(**numbered(503, 503)) == 1
+    assert await store.edge.enqueue(**numbered(1, 2)) == 2
+    assert await queued(store) == [b"501", b"502", b"503"]
+
+
+async def test_beginning_anew_repeats_nothing(store: Store) -> None:
+    """A producer that begins below the last number accepted appends only what is new."""
+    assert await store.edge.enqueue(**numbered(1, 3)) == 3
+    assert await store.edge.enqueue(**numbered(2, 4), begins=True) == 3
+    assert await queued(store) == [b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.redis
+async def test_numbers_are_forgotten_with_the_rest_of_the_server(valkey_url: str) -> None:
+    """An emptied server refuses the next number until the producer begins anew."""
+    edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
+    assert await edge.enqueue(**numbered(1, 2)) == 2
+    with redis.Redis.from_url(valkey_url) as client:
+        client.flushall()
+    with pytest.raises(NumberGapError):
+        await edge.enqueue(**numbered(3, 3))
+    assert await edge.enqueue(**numbered(3, 3), begins=True) == 1
+    assert await edge.queue_lengths([P]) == {P: 1}
+    await edge.close()
 
 
 async def test_commit_gives_offsets_and_trims_the_queue(store: Store) -> None:

@@ -46,6 +46,7 @@ class _FlakyStore(MemoryStore):
         entries_max: int,
         producer: str = "",
         first_number: int = 0,
+        begins: bool = False,
     ) -> int:
         accepted = await super().enqueue(
             partition,
@@ -53,6 +54,7 @@ class _FlakyStore(MemoryStore):
             entries_max=entries_max,
             producer=producer,
             first_number=first_number,
+            begins=begins,
         )
         if self.lost_answers > 0:
             self.lost_answers -= 1
@@ -286,6 +288,15 @@ async def test_the_same_input_under_the_same_name_is_published_once() -> None:
     for _ in range(2):
         await _Run(store, Order("news", keep_numbers=True), producer="p").publish([b"a", b"b"])
     assert await _queued(store) == [b'"a"', b'"b"']
+
+
+async def test_a_name_that_is_forgotten_goes_on() -> None:
+    """After an hour, or with an emptied server, the numbers begin where the lines go on."""
+    store = _FlakyStore(lost_answers=1)
+    run = _Run(store, Order("news", skip=2, keep_numbers=True), producer="p")
+    await run.publish([b"one", b"two", b"three", b"four"])
+    assert await _queued(store) == [b'"three"', b'"four"']
+    assert run.sender.number == 5
 
 
 async def test_an_interruption_keeps_what_was_accepted() -> None:

@@ -36,6 +36,7 @@ class RecordingStore(MemoryStore):
         entries_max: int,
         producer: str = "",
         first_number: int = 0,
+        begins: bool = False,
     ) -> int:
         self.calls.append((partition, [m.data.decode() for m in messages], first_number))
         self.called.set()
@@ -49,6 +50,7 @@ class RecordingStore(MemoryStore):
             entries_max=entries_max,
             producer=producer,
             first_number=first_number,
+            begins=begins,
         )
         if self.lose_answers:
             self.lose_answers -= 1
@@ -244,6 +246,45 @@ async def test_lost_answer_does_not_queue_twice() -> None:
 
     assert store.queued() == ["1"]
     assert [first for _, _, first in store.calls] == [1, 1, 1]
+
+
+async def test_refused_messages_use_no_numbers() -> None:
+    """After a full queue the numbers go on where those accepted ended."""
+    store = RecordingStore()
+    into = intake(store, entries_max=2, timeout_s=0.05)
+    async with asyncio.timeout(2):
+        await into.publish_many([Outgoing("news", b"%d" % n) for n in (1, 2, 3)])
+        store._queues[0].clear()
+        await into.publish_many([Outgoing("news", b"4")])
+    assert [first for _, _, first in store.calls] == [1, 3]
+    assert store.queued() == ["4"]
+
+
+async def test_given_up_call_that_arrives_late_changes_nothing() -> None:
+    """What comes after it has been accepted under the numbers that follow: it is not appended."""
+    store = RecordingStore()
+    store.refuse_calls = 1
+    into = intake(store, timeout_s=0.05, backoff=Backoff(9.0))
+    async with asyncio.timeout(2):
+        await into.publish_many([Outgoing("news", b"1")])
+        await into.publish_many([Outgoing("news", b"2")])
+        late = [NewMessage("news", b"1")]
+        assert await store.enqueue(0, late, entries_max=9, producer=into._producer, first_number=1)
+    assert store.queued() == ["2"]
+
+
+async def test_server_that_was_emptied_gets_what_follows() -> None:
+    """It knows no numbers any more: the intake begins them anew, once."""
+    store = RecordingStore()
+    into = intake(store, timeout_s=0.05)
+    async with asyncio.timeout(2):
+        await into.publish_many([Outgoing("news", b"1"), Outgoing("news", b"2")])
+        store._producers.clear()
+        store._queues[0].clear()
+        store.lose_answers = 1
+        await into.publish_many([Outgoing("news", b"3")])
+        await into.publish_many([Outgoing("news", b"4")])
+    assert store.queued() == ["3", "4"]
 
 
 async def test_result_that_comes_before_the_answer_counts() -> None:

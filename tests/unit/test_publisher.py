@@ -1,8 +1,10 @@
 """The publisher: what it makes of a batch, and that each entry takes effect once."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from actors.errors import GapError
+from actors.errors import GapError, UnavailableError
 from actors.message import (
     FIRST_ID,
     Ack,
@@ -18,6 +20,7 @@ from actors.metrics import Numbers
 from actors.partition import partition_of
 from actors.publisher import Publisher
 from actors.settings import ChannelSettings, Settings
+from actors.store import Commit, Committed
 from actors.store_memory import MemoryStore
 
 SETTINGS = Settings(
@@ -163,6 +166,59 @@ async def test_readdressed_message_takes_effect_once() -> None:
     assert await bodies(store, B) == [b'{"data":1}', b'{"data":3}']
     assert await bodies(store, A) == [b'{"data":2}']
     assert await store.applied([P]) == {P: "3-0"}
+
+
+class Away(MemoryStore):
+    """A store that goes away before the own part of a commit, as often as told."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def commit(self, commits: Sequence[Commit]) -> list[Committed]:
+        if self.times and commits[0].own:
+            self.times -= 1
+            raise UnavailableError("away")
+        return super().commit(commits)
+
+
+async def test_readdressed_message_is_not_repeated_by_the_same_publisher() -> None:
+    """What it knows to be applied elsewhere is left out of a batch that comes again, or longer."""
+    store = Away(2)
+    one = publisher(store)
+    two = batch(entry(1, B, b"1"), entry(2, B, b"2"))
+    three = batch(entry(1, B, b"1"), entry(2, B, b"2"), entry(3, B, b"3"))
+    for run, work in enumerate([two, three]):
+        with pytest.raises(UnavailableError):
+            one.commit(work, str(run), 0)
+    one.commit(two, "again", 0)
+    one.commit(batch(entry(3, B, b"3"), after=2), "again", 1)
+    assert await bodies(store, B) == [b'{"data":1}', b'{"data":2}', b'{"data":3}']
+    assert await store.applied([P]) == {P: "3-0"}
+
+
+async def test_server_that_lost_what_a_publisher_knows_is_noticed() -> None:
+    """The hint is checked: what is gone is committed again, after a new beginning."""
+    store = Away(1)
+    one = publisher(store)
+    work = batch(entry(1, B, b"1"))
+    with pytest.raises(UnavailableError):
+        one.commit(work, "r", 0)
+    store._applied.clear()
+    store._channels.clear()
+    with pytest.raises(GapError):
+        one.commit(work, "s", 0)
+    one.commit(work, "t", 0)
+    assert await bodies(store, B) == [b'{"data":1}']
+
+
+async def test_overlapping_batch_buries_once() -> None:
+    """A dead letter that another publisher has stored is not stored again."""
+    store = MemoryStore()
+    bad = entry(1, data=b"{")
+    publisher(store).commit(batch(bad), "r", 0)
+    publisher(store).commit(batch(bad, entry(2), entry(3, data=b"{")), "s", 0)
+    assert [letter.id for letter in store.dead] == ["1-0", "3-0"]
 
 
 async def test_readdressed_message_answers_on_the_source() -> None:
