@@ -103,6 +103,12 @@ class Listener:
         if self._task is not None and self._task.done():
             raise RuntimeError("the listener has ended") from self._task.exception()
 
+    def refuse(self) -> None:
+        """Take no more connections; those that are there go on. Others may listen here yet."""
+        if self._server.started:
+            for server in self._server.servers:
+                server.close()
+
     async def close(self) -> None:
         """Take no more connections, let requests finish, and close what is left."""
         if self._task is not None:
