@@ -83,11 +83,10 @@ class Control:
         """
         self.path = data / "control.sock"
         self._temporary: Path | None = None
-        self._socket = socket.socket(socket.AF_UNIX)
         self._stopping = threading.Event()
         self._ask: Ask | None = None
         self._waiting = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="control", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         """Listen."""
@@ -96,18 +95,26 @@ class Control:
             self.path = self._temporary / "control.sock"
         # One that a process left which died; ours is the lock.
         self.path.unlink(missing_ok=True)
-        self._socket.bind(str(self.path))
-        self.path.chmod(0o600)
-        self._socket.listen(8)
-        self._socket.settimeout(_LOOK_EVERY_S)
+        listening = socket.socket(socket.AF_UNIX)
+        try:
+            listening.bind(str(self.path))
+            self.path.chmod(0o600)
+            listening.listen(8)
+        except BaseException:
+            listening.close()
+            raise
+        listening.settimeout(_LOOK_EVERY_S)
+        self._thread = threading.Thread(
+            target=self._listen, args=(listening,), name="control", daemon=True
+        )
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the thread, and what is under way."""
         self._stopping.set()
-        self._thread.join()
-        self._socket.close()
+        if self._thread is not None:
+            self._thread.join()
         self.path.unlink(missing_ok=True)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -121,18 +128,19 @@ class Control:
         self._waiting.clear()
         return self._ask
 
-    def _listen(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                connection, _ = self._socket.accept()
-            except TimeoutError:
-                continue
-            except OSError as error:
-                log.warning("control socket failed", extra={"why": str(error)})
-                self._stopping.wait(_LOOK_EVERY_S)
-                continue
-            connection.settimeout(_PEER_S)
-            self._receive(connection)
+    def _listen(self, listening: socket.socket) -> None:
+        with listening:
+            while not self._stopping.is_set():
+                try:
+                    connection, _ = listening.accept()
+                except TimeoutError:
+                    continue
+                except OSError as error:
+                    log.warning("control socket failed", extra={"why": str(error)})
+                    self._stopping.wait(_LOOK_EVERY_S)
+                    continue
+                connection.settimeout(_PEER_S)
+                self._receive(connection)
 
     def _receive(self, connection: socket.socket) -> None:
         request = _read_request(connection)

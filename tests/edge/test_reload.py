@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from websockets.asyncio.client import connect
@@ -248,6 +249,102 @@ async def test_reload_loses_and_repeats_nothing(tmp_path: Path) -> None:
                     assert [p["data"]["n"] for p in found] == list(range(load.count))
                     assert [p["offset"] for p in found] == list(range(1, load.count + 1))
                     assert versions(found) == [1, "two"]
+
+
+FAILS_ONCE = """
+import pathlib
+
+class stamp:
+    def set_up(self):
+        tries = pathlib.Path(__file__).with_name("tries")
+        tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+        if len(tries.read_text()) == 2:
+            raise OSError("no such model")
+
+    def __call__(self, message):
+        return message.replace(data={"n": message.data["n"], "version": 3})
+"""
+
+
+async def test_pipeline_that_does_not_come_up_is_taken_back(tmp_path: Path) -> None:
+    """Set up by the check but not by the actors: the old settings hold, and messages go on."""
+    write_code(tmp_path, "1")
+    write_settings(tmp_path)
+    with running_system(tmp_path / "data") as system:
+        async with under_load(system) as (load, followers, _):
+            await grown(followers)
+            (tmp_path / "my_code.py").write_text(FAILS_ONCE)
+            write_settings(tmp_path, nozzle={"count": 2}, feed={"records_max": 5_000})
+            failed = await reload(system)
+            assert failed.returncode == 2
+            assert "no such model" in failed.stderr
+            assert "my_code.py, line 9" in failed.stderr
+            assert (tmp_path / "tries").read_text() == "xxx"
+            await grown(followers)
+            done = await reload(system)
+            assert done.returncode == 0, done.stderr
+            facts = json.loads(done.stdout)
+            assert facts["changed"] == ["nozzle.count", "feed.records_max"]
+            assert facts["pipeline"]
+            assert facts["edges"]
+            await grown(followers)
+            load.end()
+            for found in followers[0].found.values():
+                assert [p["data"]["n"] for p in found] == list(range(len(found)))
+                assert versions(found) == [1, 3]
+
+
+async def publish_until(
+    system: System, channel: str, end: asyncio.Event, answered: list[int], failed: list[Any]
+) -> None:
+    """Publish n = 0, 1, ... over HTTP, one after the other; note what becomes of each."""
+    headers = {"X-API-Key": system.api_key}
+    async with httpx.AsyncClient(base_url=system.url, headers=headers, timeout=30) as client:
+        n = 0
+        while not end.is_set():
+            try:
+                answer = await client.post(
+                    "/api/publish", json={"channel": channel, "data": {"n": n}}
+                )
+            except httpx.TransportError as error:
+                failed.append(error)
+            else:
+                if answer.status_code == 200 and "result" in answer.json():
+                    answered.append(n)
+                else:
+                    failed.append(answer.status_code)
+            n += 1
+
+
+async def test_publishes_answered_while_edges_are_replaced_are_kept(tmp_path: Path) -> None:
+    """Each success is in the history, in order; what is not taken is 503 or a cut connection."""
+    write_code(tmp_path, "1")
+    write_settings(tmp_path)
+    with running_system(tmp_path / "data") as system:
+        answered: dict[str, list[int]] = {channel: [] for channel in CHANNELS}
+        failed: list[Any] = []
+        end = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            for channel in CHANNELS:
+                tasks.create_task(publish_until(system, channel, end, answered[channel], failed))
+            for replicas in (2, 1):
+                write_settings(tmp_path, edge={"num_cpus": 0.1, "replicas": replicas})
+                done = await reload(system)
+                assert done.returncode == 0, done.stderr
+                assert json.loads(done.stdout)["changed"] == ["edge.replicas"]
+                counts = {channel: len(found) for channel, found in answered.items()}
+                async with asyncio.timeout(30):
+                    while any(len(answered[channel]) < counts[channel] + 5 for channel in CHANNELS):
+                        await asyncio.sleep(0.02)
+            end.set()
+        assert {f for f in failed if isinstance(f, int)} <= {503}
+        store = RedisEdgeStore(system.redis_url, Keys("raywire"), partitions=8)
+        for channel in CHANNELS:
+            kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
+            numbers = [decode_json(body)["data"]["n"] for _, body in kept.publications]
+            assert numbers == sorted(set(numbers))
+            assert set(answered[channel]) <= set(numbers)
+        await store.close()
 
 
 async def test_stop_during_reload_ends_cleanly(tmp_path: Path) -> None:
