@@ -252,9 +252,8 @@ class LocalSystem:
     def _pipeline_waits_for(self) -> str | None:
         if self._pipeline is None or self._pipeline.is_ready():
             return None
-        return "waiting for " + ", ".join(
-            name for name, state in self._pipeline.state().items() if state != "ready"
-        )
+        waiting = [name for name, state in self._pipeline.state().items() if state != "ready"]
+        return "waiting for " + (", ".join(waiting) or "the supervisor")
 
     def _wait_until(self, waits_for: Callable[[], str | None], stop: threading.Event) -> None:
         end_s = time.monotonic() + READY_WITHIN_S
