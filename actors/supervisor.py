@@ -307,8 +307,11 @@ class Pipeline:
             UnavailableError: Some did not answer; what they had under way is still in the queue.
         """
         try:
-            self._call("drain")
-            self._call("stop")
+            try:
+                self._call("drain")
+            finally:
+                # Also where they do not drain: a next pipeline must not find them by their names.
+                self._call("stop")
         finally:
             ray.kill(self._handle)
 

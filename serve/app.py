@@ -1,9 +1,13 @@
 """The edges as a Ray Serve application. The one home of `ray.serve`."""
 
+import asyncio
+import contextlib
 import logging
 import re
 import resource
+import threading
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import ray
@@ -56,9 +60,15 @@ class EdgeReplica:
         )
         self._edge = Edge(settings, store, RedisStats(redis_url, keys, timeout_s=timeout_s))
         await self._edge.start()
+        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch")
 
     def __serve_build_asgi_app__(self) -> Any:
-        """Return the app; Serve asks after the constructor, and runs its lifespan."""
+        """Return the app; Serve asks after the constructor, and runs its lifespan.
+
+        The lifespan's end is the only word that Serve gives a replica which it stops, for whatever
+        reason (`ASGIAppReplicaWrapper.__del__`).
+        """
+        self._edge.app.router.lifespan_context = self._lifespan
         return self._edge.app
 
     async def check_health(self) -> None:
@@ -73,6 +83,27 @@ class EdgeReplica:
         """Send the clients away and finish what was accepted."""
         await self._edge.close()
 
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: Any) -> AsyncIterator[None]:
+        yield
+        await self.drain()
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        """Drain as soon as Serve begins to stop the replica.
+
+        Before the lifespan ends, Serve waits for the requests under way, and kills the replica
+        when they last too long. Connections that came through Serve are such requests, and end
+        only when we close them.
+        """
+        is_stopping = _is_stopping()
+        if is_stopping is None:
+            return
+        while not is_stopping():  # noqa: ASYNC110 - Serve sets no event
+            await asyncio.sleep(_LOOK_EVERY_S)
+        await self.drain()
+
 
 def deploy(
     settings: Settings,
@@ -81,15 +112,20 @@ def deploy(
     token_secret: str,
     *,
     ready_within_s: float = 60.0,
+    stop: threading.Event | None = None,
 ) -> None:
     """Start the edges, or replace those that run, and return when all take connections.
+
+    Some new ones are up before as many old ones drain: they send their clients away (3001), and
+    finish the publishes they have accepted. This returns when all old ones have ended.
 
     Serve is started where it does not run yet. Needs a connection to Ray. The secrets go to the
     replicas pickled with their arguments, which Ray keeps: whoever may read its state reads them.
 
     Raises:
         SettingsError: The edges cannot start like this, e.g. as `listen` is in use.
-        UnavailableError: They did not come up in time.
+        UnavailableError: They did not come up in time, or `stop` was set. Serve keeps trying, and
+            keeps the old ones that still run.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     host, _, port = settings.edge.serve_listen.rpartition(":")
@@ -108,7 +144,7 @@ def deploy(
         # We wait ourselves: with a limit, and with an eye on what the replicas say.
         wait_for_applications_running=False,
     )
-    _wait_until_running(settings.app, ready_within_s)
+    _wait_until_running(settings.app, ready_within_s, stop or threading.Event())
 
 
 def undeploy(settings: Settings) -> None:
@@ -147,13 +183,15 @@ def _deployment(settings: Settings) -> Any:
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=_DRAIN_S,
+        # Replacing: one new edge in four, at least one, beside all old ones.
+        max_surge_percent=25,
         # What keeps an edge from starting will not pass by trying twenty times, Serve's default.
         max_constructor_retry_count=2,
         logging_config=_QUIET,
     )
 
 
-def _wait_until_running(app: str, within_s: float) -> None:
+def _wait_until_running(app: str, within_s: float, stop: threading.Event) -> None:
     deadline = time.monotonic() + within_s
     while True:
         overview = ray.serve.status().applications[app]
@@ -169,13 +207,30 @@ def _wait_until_running(app: str, within_s: float) -> None:
             raise UnavailableError(
                 f"the edges are not up after {within_s:.0f} s: {' '.join(told).strip()}"
             )
-        time.sleep(_LOOK_EVERY_S)
+        if stop.wait(_LOOK_EVERY_S):
+            raise UnavailableError("the system is stopping")
 
 
 def _settings_error(told: str) -> str:
     """Return the text of our own error in what Serve tells of a replica, or nothing."""
     found = _OUR_ERROR.findall(told)
     return str(found[-1]).strip() if found else ""
+
+
+def _is_stopping() -> Callable[[], bool] | None:
+    """Return what tells whether Serve has begun to stop the replica of this process.
+
+    Serve has no public way to ask. Where this one is gone, connections through Serve are cut after
+    `_DRAIN_S` when a replica is stopped; all others are drained all the same.
+    """
+    try:
+        worker = ray._private.worker.global_worker  # noqa: SLF001 - see above
+        replica = worker.actors[worker.actor_id]._replica_impl  # noqa: SLF001 - see above
+        replica._shutting_down  # noqa: B018, SLF001 - is it there?
+    except (AttributeError, KeyError):
+        log.warning("this Ray does not say when it stops a replica")
+        return None
+    return lambda: bool(replica._shutting_down)  # noqa: SLF001 - see above
 
 
 def _allow_many_connections() -> None:

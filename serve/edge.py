@@ -118,6 +118,8 @@ class Edge:
 
     async def _close(self) -> None:
         self._intake.drain()
+        # First: clients that are sent away come back at once, and not to this edge.
+        self._listener.refuse()
         await self._hub.close()
         await self._listener.close()
         await self._health.close()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import uvicorn
@@ -58,10 +58,13 @@ class Listener:
             close_s: How long `close` waits for requests under way.
         """
         self.address = listen
+        self._app = app
+        self._refusing = False
         config = uvicorn.Config(
-            app,
+            self._serve,
             http="httptools",
             ws=websocket_protocol,
+            interface="asgi3",
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -103,6 +106,16 @@ class Listener:
         if self._task is not None and self._task.done():
             raise RuntimeError("the listener has ended") from self._task.exception()
 
+    def refuse(self) -> None:
+        """Take no more connections, and end each that is there with the answer to its next request.
+
+        Whoever comes back finds another that listens here, or nobody.
+        """
+        self._refusing = True
+        if self._server.started:
+            for server in self._server.servers:
+                server.close()
+
     async def close(self) -> None:
         """Take no more connections, let requests finish, and close what is left."""
         if self._task is not None:
@@ -111,6 +124,23 @@ class Listener:
             self._task = None
         if self._socket is not None:
             self._socket.close()
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._refusing and scope["type"] == "http":
+            send = _closing(send)
+        await self._app(scope, receive, send)
+
+
+def _closing(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """Return a `send` that says, and by that makes uvicorn do, that the connection ends."""
+
+    async def closing(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return closing
 
 
 def _bind(listen: str) -> socket.socket:

@@ -4,11 +4,8 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +17,9 @@ from actors.errors import SettingsError, UnavailableError
 from actors.partition import Keys
 from actors.settings import Settings
 from actors.store_redis_client import check_layout, check_server
+from serve.code_check import digests
+from serve.control import Ask, Control
+from serve.local_checks import check_port, needed_cpus, unhealthy
 from serve.running import DataLock, Running, Secrets, ensure_secrets, remove_running, write_running
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ class LocalSystem:
     Leaving the context stops it: first the edges, which finish what they have accepted and send
     their clients away (3001), then the nozzles, then the rest. What is in the queue by then
     stays there for the next start.
+
+    Attributes:
+        settings: Those in force.
+        code_digests: The modules of the transforms in force; see `serve.code_check.digests`.
+        edges_disturbed: Replacing the edges has failed, so it is not said what they run on.
+        url: Of the Valkey in use, with the password.
     """
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
@@ -58,8 +64,11 @@ class LocalSystem:
         self._tell = tell
         self._secrets: Secrets = ensure_secrets(settings)
         self._valkey: EmbeddedValkey | None = None
-        self._pipeline: Pipeline
+        self._pipeline: Pipeline | None = None
+        self._control = Control(settings.data)
         self._cleanup = ExitStack()
+        self.code_digests: dict[str, str] = {}
+        self.edges_disturbed = False
         self.url = ""
 
     @property
@@ -107,12 +116,15 @@ class LocalSystem:
             check_port(f"edge.{name}", getattr(settings.edge, name))
         self._tell("Loading the transforms")
         transform.check(settings, settings.code)
+        self.code_digests = digests(settings.code)
         # First, though it takes longer in turn: what is wrong with it should show at once.
         self._start_redis()
         self._start_ray()
-        self._start_pipeline()
+        self._cleanup.callback(self._stop_pipeline)
+        self._start_pipeline(settings)
         self._start_edges()
         self._wait_for_health()
+        self._cleanup.enter_context(self._control)
         write_running(
             settings.data,
             Running(
@@ -123,6 +135,7 @@ class LocalSystem:
                 app=settings.app,
                 partitions=settings.queue.partitions,
                 started_at_s=time.time(),
+                control=str(self._control.path),
             ),
         )
         self._cleanup.callback(remove_running, settings.data)
@@ -194,20 +207,23 @@ class LocalSystem:
         self._tell("Stopping Ray")
         ray.shutdown()
 
-    def _start_pipeline(self) -> None:
+    def _start_pipeline(self, settings: Settings) -> None:
         from actors.supervisor import Pipeline
 
         self._tell("Starting the pipeline")
-        self._pipeline = Pipeline(self.settings, self.url)
-        self._cleanup.callback(self._stop_pipeline)
+        self._pipeline = Pipeline(settings, self.url)
 
     def _stop_pipeline(self) -> None:
+        if self._pipeline is None:
+            return
         self._tell("Draining the pipeline")
         try:
             self._pipeline.stop()
         except UnavailableError as error:
             # Nothing is lost: what was not committed is still in the queue.
             log.warning("pipeline did not end by itself", extra={"why": str(error)[:300]})
+        finally:
+            self._pipeline = None
 
     def _start_edges(self) -> None:
         from serve import app
@@ -228,16 +244,21 @@ class LocalSystem:
         app.undeploy(self.settings)
 
     def _wait_for_health(self) -> None:
+        def waits_for() -> str | None:
+            return self._pipeline_waits_for() or unhealthy(self.page)
+
+        self._wait_until(waits_for, threading.Event())
+
+    def _pipeline_waits_for(self) -> str | None:
+        if self._pipeline is None or self._pipeline.is_ready():
+            return None
+        waiting = [name for name, state in self._pipeline.state().items() if state != "ready"]
+        return "waiting for " + (", ".join(waiting) or "the supervisor")
+
+    def _wait_until(self, waits_for: Callable[[], str | None], stop: threading.Event) -> None:
         end_s = time.monotonic() + READY_WITHIN_S
         told = ""
-        while True:
-            if self._pipeline.is_ready():
-                why = unhealthy(self.page)
-                if why is None:
-                    return
-            else:
-                waiting = [n for n, state in self._pipeline.state().items() if state != "ready"]
-                why = "waiting for " + ", ".join(waiting)
+        while (why := waits_for()) is not None:
             if why != told:
                 self._tell(f"Starting: {why}")
                 told = why
@@ -246,51 +267,102 @@ class LocalSystem:
                     f"not ready after {READY_WITHIN_S:.0f} s: {why}. "
                     "Ray's logs are in /tmp/ray/session_latest/logs"
                 )
-            time.sleep(_LOOK_EVERY_S)
+            if stop.wait(_LOOK_EVERY_S):
+                raise UnavailableError("the system is stopping")
+            self._revive()
 
     # --- running
 
-    def look_after(self, stop: threading.Event) -> None:
-        """Watch until `stop` is set; start the embedded Valkey again where it has died."""
+    def look_after(self, stop: threading.Event, answer: Callable[[Ask], None]) -> None:
+        """Watch until `stop` is set, and have requests answered, which come one at a time.
+
+        The embedded Valkey is started again where it has died.
+        """
         while not stop.wait(_LOOK_EVERY_S):
-            if self._valkey is not None and not self._valkey.is_running():
-                log.error("valkey died, starting it again")
-                self._valkey.start()
+            self._revive()
+            ask = self._control.take()
+            if ask is not None:
+                answer(ask)
 
+    def _revive(self) -> None:
+        if self._valkey is not None and not self._valkey.is_running():
+            log.error("valkey died, starting it again")
+            self._valkey.start()
 
-def needed_cpus(settings: Settings) -> int:
-    """Return how many CPUs all parts reserve together, with a little to spare."""
-    stages = sum(stage.replicas * stage.num_cpus for stage in settings.stages)
-    return int(stages + settings.edge.replicas * settings.edge.num_cpus + 1)
+    # --- other settings; `serve.reload` has the order of these
 
+    @property
+    def pipeline_runs(self) -> bool:
+        """Whether there is a pipeline: a reload that failed twice leaves none."""
+        return self._pipeline is not None
 
-def check_port(setting: str, address: str) -> None:
-    """Make sure that nobody listens on an address yet.
+    def check_room(self, settings: Settings) -> None:
+        """Make sure that a Ray of our own, whose size is fixed, has the CPUs that others need.
 
-    Raises:
-        SettingsError: Somebody does, or it is not an address of this machine.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host.strip("[]"), int(port)))
-    except OSError as error:
-        raise SettingsError(
-            f"{setting}: cannot listen on {address} ({error.strerror}): "
-            f"stop what uses it, or set {setting} to another address"
-        ) from error
+        Raises:
+            SettingsError: It has not.
+        """
+        import ray
 
+        if settings.ray.address != "local":
+            return
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's
+        there, needed = int(resources.get("CPU", 0)), needed_cpus(settings)
+        if needed > there:
+            raise SettingsError(
+                f"stages, edge: need {needed} CPUs together, and Ray was started with {there}: "
+                "lower replicas or num_cpus, or stop `raywire up` (Ctrl-C) and start it again; "
+                "nothing is lost"
+            )
 
-def unhealthy(page: str) -> str | None:
-    """Return what an edge says is wrong; None: it is healthy."""
-    try:
-        with urllib.request.urlopen(f"{page}/health", timeout=5):  # noqa: S310 - our own address
-            return None
-    except urllib.error.HTTPError as error:
-        return f"edge: {error.read(300).decode(errors='replace')}"
-    except OSError as error:
-        return f"edge: {error}"
+    def replace_pipeline(self, settings: Settings, tell: Tell, stop: threading.Event) -> float:
+        """Drain and end the pipeline, start one on other settings; return the time between in s.
+
+        Raises:
+            SettingsError: It cannot start with these; there is no pipeline now.
+            UnavailableError: It is not ready in time, or `stop` was set; there is none now.
+        """
+        with self._telling(tell):
+            began_s = time.monotonic()
+            self._stop_pipeline()
+            self._start_pipeline(settings)
+            try:
+                self._wait_until(self._pipeline_waits_for, stop)
+            except BaseException:
+                self._stop_pipeline()
+                raise
+            return time.monotonic() - began_s
+
+    def replace_edges(self, settings: Settings, tell: Tell, stop: threading.Event) -> None:
+        """Put edges on other settings in the place of those that run, new ones first.
+
+        Raises:
+            SettingsError: They cannot start with these.
+            UnavailableError: They are not up in time, or `stop` was set. In both cases some may be
+                replaced.
+        """
+        from serve import app
+
+        tell("Replacing the edges")
+        self.edges_disturbed = True
+        secrets = ensure_secrets(settings)
+        app.deploy(
+            settings,
+            self.url,
+            secrets.api_key,
+            secrets.token_secret,
+            ready_within_s=READY_WITHIN_S,
+            stop=stop,
+        )
+        self._secrets, self.edges_disturbed = secrets, False
+
+    @contextlib.contextmanager
+    def _telling(self, tell: Tell) -> Iterator[None]:
+        old, self._tell = self._tell, tell
+        try:
+            yield
+        finally:
+            self._tell = old
 
 
 @contextlib.contextmanager

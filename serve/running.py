@@ -42,6 +42,7 @@ class Running:
         app: First part of every key.
         partitions: Of the queue.
         started_at_s: Seconds since the epoch.
+        control: Path of the socket by which it is asked for things; see `serve.control`.
     """
 
     pid: int
@@ -51,6 +52,7 @@ class Running:
     app: str
     partitions: int
     started_at_s: float
+    control: str = ""
 
 
 def ensure_secrets(settings: Settings) -> Secrets:

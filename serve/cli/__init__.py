@@ -12,6 +12,7 @@ from actors.errors import MessageError, SettingsError, UnavailableError
 
 COMMANDS: Final = {
     "up": "Start everything: queue, pipeline and edge. Ctrl-C stops it.",
+    "reload": "Apply changed settings and transforms to the running system.",
     "publish": "Publish lines from standard input.",
     "tail": "Print publications as they come.",
     "status": "Show how the running system does.",

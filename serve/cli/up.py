@@ -3,18 +3,18 @@
 import signal
 import sys
 import threading
-import time
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.panel import Panel
-from rich.status import Status
 
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption, load_settings
-from serve.cli.output import err, out, print_json, print_warning, wants_json
+from serve.cli.output import out, print_json, print_warning, wants_json
+from serve.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from actors.settings_file import Loaded
     from serve.local import LocalSystem
 
 ListenOption = Annotated[
@@ -59,19 +59,24 @@ def command(
     """
     progress = Progress()
     progress.tell("Raywire is starting")
-    loaded = load_settings(
-        settings,
-        data,
-        redis,
-        edge__listen=listen,
-        edge__serve_listen=serve_listen,
-        ray__address=ray,
-    )
+
+    def read() -> "Loaded":
+        return load_settings(
+            settings,
+            data,
+            redis,
+            edge__listen=listen,
+            edge__serve_listen=serve_listen,
+            ray__address=ray,
+        )
+
+    loaded = read()
     for warning in loaded.warnings:
         print_warning(warning)
     # Late: Ray takes a second to import, and the first line should not wait for it.
     from actors import logs
     from serve.local import LocalSystem
+    from serve.reload import answer
 
     logs.set_up("WARNING", json=not sys.stderr.isatty())
     stop = threading.Event()
@@ -86,7 +91,10 @@ def command(
                 signal.signal(number, lambda *_: stop.set())
             progress.end(f"Ready after {progress.elapsed_s:.1f} s")
             _show(system, as_json=wants_json(asked=as_json))
-            system.look_after(stop)
+            system.look_after(
+                stop,
+                lambda ask: progress.end(answer(ask, system, read, stop, progress.tell)),
+            )
             progress.tell("Stopping")
     finally:
         progress.end("")
@@ -119,42 +127,7 @@ def _show(system: "LocalSystem", *, as_json: bool) -> None:
         f"[bold]Follow[/]     raywire tail {channel}",
         "[bold]Status[/]     raywire status",
         f"[bold]API key[/]    in {settings.data / 'secrets.json'}",
+        "[bold]Reload[/]     raywire reload, after you changed settings or transforms",
         "[bold]Stop[/]       Ctrl-C",
     ]
     out().print(Panel("\n".join(lines), title="Raywire runs", expand=False))
-
-
-class Progress:
-    """What is going on: a spinner on a terminal, a line for each step otherwise."""
-
-    def __init__(self) -> None:
-        self._began_s = time.monotonic()
-        self._console = err()
-        self._status: Status | None = None
-        self._last = ""
-
-    @property
-    def elapsed_s(self) -> float:
-        """Time since it was made, in seconds."""
-        return time.monotonic() - self._began_s
-
-    def tell(self, text: str) -> None:
-        """Say what is being done now."""
-        if text == self._last:
-            return
-        self._last = text
-        if not self._console.is_terminal:
-            self._console.print(f"{self.elapsed_s:6.1f} s  {text}", soft_wrap=True, markup=False)
-            return
-        if self._status is None:
-            self._status = self._console.status(text)
-            self._status.start()
-        self._status.update(text)
-
-    def end(self, text: str) -> None:
-        """Take the spinner away, and leave a line."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-        if text:
-            self._console.print(text, soft_wrap=True, markup=False)

@@ -166,6 +166,29 @@ async def test_publish_under_way_finishes_while_closing() -> None:
     assert response.json()["result"]["offset"] == 1
 
 
+async def test_closing_edge_ends_connections_with_an_answer() -> None:
+    """A publisher that keeps its connection gets one 503, and its next try goes elsewhere."""
+    store = MemoryStore(2)
+    async with (
+        running_edge(store) as edge,
+        # Keeps the edge from ending: it does not answer the end of its socket.
+        websocket(edge) as client,
+        httpx.AsyncClient(base_url=f"http://{edge.address}", headers=KEY) as http,
+    ):
+        await command(client, id=1, connect={})
+        assert (await http.get("/api/info")).status_code
+        client.transport.pause_reading()
+        closing = asyncio.create_task(edge.close())
+        await asyncio.sleep(0)
+        refused = await http.post("/api/publish", json={"channel": "news", "data": 1})
+        with pytest.raises(httpx.ConnectError):
+            await http.get("/health")
+        client.transport.resume_reading()
+        await closing
+    assert refused.status_code == 503
+    assert refused.headers["connection"] == "close"
+
+
 async def test_address_in_use_is_one_clear_error() -> None:
     """The error names the setting and the remedy, and nothing stays behind."""
     with socket.socket() as taken:

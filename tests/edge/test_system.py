@@ -14,6 +14,7 @@ import httpx
 import pytest
 import redis
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from actors.partition import partition_of
 from tests.conftest import System, raywire, running_system
@@ -289,3 +290,65 @@ def test_stop_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
         second.stop(signal.SIGHUP)  # its terminal was closed
         assert second.process.returncode == 0
         assert not any(map(is_there, pids))
+
+
+async def publish_until_refused(
+    system: System, name: str, answered: list[int], refused: list[int]
+) -> None:
+    """Publish n = 0, 1, ... one after the other until nobody listens; note what becomes of each."""
+    headers = {"X-API-Key": system.api_key}
+    async with httpx.AsyncClient(base_url=system.url, headers=headers, timeout=30) as client:
+        for n in range(900):
+            body = {"channel": name, "data": {"author": "Ann", "text": str(n)}}
+            try:
+                answer = await client.post("/api/publish", json=body)
+            except httpx.ConnectError:
+                return
+            except httpx.TransportError:
+                # It was sent when the connection ended: HTTP cannot avoid it (RFC 9112, 9.3.1),
+                # and nothing was promised.
+                continue
+            if answer.status_code == 200 and "result" in answer.json():
+                answered.append(n)
+            else:
+                refused.append(answer.status_code)
+
+
+@pytest.mark.timeout(240)
+async def test_stop_keeps_what_was_answered_and_sends_clients_away(tmp_path: Path) -> None:
+    """While publishers go on: each success is in the history later, others are 503; 3001."""
+    data = tmp_path / "data"
+    names = [channel() for _ in range(8)]
+    answered: dict[str, list[int]] = {name: [] for name in names}
+    refused: list[int] = []
+    with running_system(data) as first:
+        async with (
+            connect(websocket(first.url)) as direct,
+            connect(websocket(first.serve_url)) as through_serve,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for socket in (direct, through_serve):
+                await command(socket, id=1, connect={})
+            for name in names:
+                tasks.create_task(publish_until_refused(first, name, answered[name], refused))
+            async with asyncio.timeout(30):
+                while min(map(len, answered.values())) < 5:
+                    await asyncio.sleep(0.01)
+            stopping = tasks.create_task(asyncio.to_thread(first.stop, signal.SIGTERM))
+            for socket in (direct, through_serve):
+                async with asyncio.timeout(30):
+                    # Nothing is subscribed to, so nothing but the end comes.
+                    with pytest.raises(ConnectionClosed) as closed:
+                        await socket.recv()
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 3001
+            await stopping
+        assert first.process.returncode == 0
+    assert max(map(len, answered.values())) < 900, "the publishers had ended before the stop"
+    assert set(refused) <= {503}
+    with running_system(data) as second:
+        for name in names:
+            answer = await asyncio.to_thread(api, second, "history", channel=name, limit=1000)
+            kept = [int(p["data"]["text"]) for p in answer["result"]["publications"]]
+            assert kept == sorted(set(kept))
+            assert set(answered[name]) <= set(kept)

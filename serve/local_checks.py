@@ -1,0 +1,46 @@
+"""What is looked at before and while a system starts on this machine."""
+
+import math
+import socket
+import urllib.error
+import urllib.request
+
+from actors.errors import SettingsError
+from actors.settings import Settings
+
+
+def needed_cpus(settings: Settings) -> int:
+    """Return how many CPUs all parts reserve together, with a little to spare."""
+    stages = sum(stage.replicas * stage.num_cpus for stage in settings.stages)
+    edge = settings.edge
+    # To spare is room for one new edge beside the old ones; see `serve.app`.
+    return math.ceil(stages + edge.replicas * edge.num_cpus + max(1.0, edge.num_cpus))
+
+
+def check_port(setting: str, address: str) -> None:
+    """Make sure that nobody listens on an address yet.
+
+    Raises:
+        SettingsError: Somebody does, or it is not an address of this machine.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        raise SettingsError(
+            f"{setting}: cannot listen on {address} ({error.strerror}): "
+            f"stop what uses it, or set {setting} to another address"
+        ) from error
+
+
+def unhealthy(page: str) -> str | None:
+    """Return what an edge says is wrong; None: it is healthy."""
+    try:
+        with urllib.request.urlopen(f"{page}/health", timeout=5):  # noqa: S310 - our own address
+            return None
+    except urllib.error.HTTPError as error:
+        return f"edge: {error.read(300).decode(errors='replace')}"
+    except OSError as error:
+        return f"edge: {error}"
