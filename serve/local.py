@@ -39,6 +39,8 @@ _RAY_ENVIRONMENT: Final = {
     # Ray makes its workers yield to everything else on the machine, which is not for live data.
     "RAY_worker_niceness": "0",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # Serve replaces a proxy that died after three failed checks: at its 10 s, half a minute.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
 

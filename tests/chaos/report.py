@@ -39,7 +39,6 @@ class Report:
         seed: Of the plan.
         verdict: What broke a promise about messages.
         troubles: What broke another one: no recovery, processes left, terminal codes.
-        failed_starts: Starts after a crash that had to be repeated.
         interruptions: By kind.
         numbers: How much happened at all.
     """
@@ -47,7 +46,6 @@ class Report:
     seed: int
     verdict: Verdict
     troubles: list[str]
-    failed_starts: list[str]
     interruptions: list[Interruption]
     numbers: dict[str, float] = field(default_factory=dict)
 
@@ -70,7 +68,7 @@ class Report:
         counts = {name: n for name, n in asdict(self.verdict).items() if name != "examples"}
         for row in (self.numbers, counts):
             console.print(", ".join(f"{name} {n:,}" for name, n in row.items()))
-        for line in (*self.verdict.examples, *self.troubles, *self.failed_starts):
+        for line in (*self.verdict.examples, *self.troubles):
             console.print(line, markup=False)
         console.print("[green]good[/]" if self.good else "[bold red]promises were broken[/]")
 

@@ -80,7 +80,7 @@ async def run(plan: Plan, work: Path, tell: Callable[[str], None]) -> Report:
         await target.crash()
         left = await target.leftovers()
     report.troubles += [f"left running: {process.pid} {process.title[:80]}" for process in left]
-    report.failed_starts = target.failed_starts
+    report.troubles += [f"did not start: {why}" for why in target.failed_starts]
     return report
 
 
@@ -113,7 +113,6 @@ async def _struck(plan: Plan, target: Target, tell: Callable[[str], None]) -> Re
         plan.seed,
         judge(ledger.accepted, pasts, trails),
         troubles,
-        [],
         interruptions(striker.done, pulse),
         {
             "accepted": ledger.total,
@@ -123,7 +122,7 @@ async def _struck(plan: Plan, target: Target, tell: Callable[[str], None]) -> Re
             "lost answers": ledger.lost_answers,
             "broken connections": sum(s.breaks for s in subscribers),
             "gaps told": sum(s.told for s in subscribers),
-            "usual latency s": round(pulse.typical_s(), 3),
+            "median latency s": round(pulse.typical_s(), 3),
         },
     )
 

@@ -154,6 +154,7 @@ class Striker:
                 await client.client_kill_filter(_id=each["id"])
 
     async def _start_again(self, kind: Kind) -> None:
+        began_s = time.monotonic()
         if kind is Kind.CRASH:
             await self._target.crash()
         else:
@@ -161,7 +162,10 @@ class Striker:
                 await self._target.stop()
             except TargetError as error:
                 self._trouble(str(error))
+        ended_s = time.monotonic()
         await self._target.start()
+        ready_s = time.monotonic()
+        self._tell(f"ended in {ended_s - began_s:.1f} s, ready {ready_s - ended_s:.1f} s later")
 
 
 def _until(plan: Iterable[Strike], end_s: float) -> Iterator[Strike]:

@@ -78,7 +78,7 @@ class Target:
     """One system over all its starts, on the same data and the same addresses.
 
     Attributes:
-        failed_starts: What `raywire up` said where it did not start at once after a crash.
+        failed_starts: What `raywire up` said where it did not start after a crash.
     """
 
     def __init__(self, work: Path) -> None:
@@ -125,17 +125,18 @@ class Target:
     # --- as a user starts and stops it
 
     async def start(self) -> None:
-        """Start it, and return when it is ready. After a crash it may take more than one try.
+        """Start it, and return when it is ready. Where it fails after a crash, try again.
 
         Raises:
             TargetError: It does not start.
         """
-        for _ in range(_STARTS_MAX):
+        why: str | None = None
+        for _ in range(_STARTS_MAX if self._seen else 1):
             why = await self._try_to_start()
             if why is None:
                 return
             self.failed_starts.append(why)
-        raise TargetError(f"raywire up does not start: {self.failed_starts[-1]}")
+        raise TargetError(f"raywire up does not start: {why}")
 
     async def _try_to_start(self) -> str | None:
         with self._log.open("a") as log:
@@ -234,6 +235,5 @@ class Target:
 
     def _is_ours(self, process: Process) -> bool:
         seen = self._seen.get(process.pid)
-        if seen is None:
-            return False
-        return seen.title.split(".")[0].split()[0] == process.title.split(".")[0].split()[0]
+        # A worker of Ray's changes its title, but for the beginning.
+        return seen is not None and seen.title[:5] == process.title[:5]
