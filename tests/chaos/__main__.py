@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
@@ -24,8 +25,12 @@ def main() -> int:
         kinds=kinds,
     )
     err().print(f"seed {plan.seed}, {plan.rate:.0f} messages/s, {plan.channels} channels")
-    with tempfile.TemporaryDirectory(prefix="raywire-chaos-") as work:
-        report = asyncio.run(run(plan, Path(work), _tell))
+    with contextlib.ExitStack() as stack:
+        work = arguments.keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="raywire-chaos-"))
+        )
+        work.mkdir(parents=True, exist_ok=True)
+        report = asyncio.run(run(plan, work.resolve(), _tell))
     if wants_json(asked=arguments.json):
         print_json(report.as_json(), indent=2)
     else:
@@ -50,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORD",
         help="only strikes whose name has one of these, e.g. kill valkey",
     )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep data and log there")
     parser.add_argument("--json", action="store_true", help="also on a terminal")
     return parser
 

@@ -25,6 +25,7 @@ _BLOCK_MAX: Final = 300
 _TICK_S: Final = 0.05
 _ASK_AGAIN_S: Final = 2.0
 _ANSWER_WITHIN_S: Final = 15.0
+_REPEAT_EVERY: Final = 5
 _TOO_MANY: Final = 111
 _INTERNAL: Final = 100
 _BACKOFF: Final = Backoff(max_s=1.0)
@@ -153,6 +154,9 @@ class ApiProducer:
                 items = _numbered(sources, self._ledger)
                 call = self._batch if round_ % 4 else self._singly
                 await self._publish(client, items, call)
+                if round_ % _REPEAT_EVERY == 0:
+                    # As after an answer that was lost: nothing may happen twice.
+                    await call(client, items)
                 await _pause(stopping, self._tick_s)
 
     async def _publish(
