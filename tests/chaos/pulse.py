@@ -3,7 +3,7 @@
 import asyncio
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from actors.partition import partition_of
@@ -26,7 +26,8 @@ class Pulse:
     A probe that had to wait before it could be published counts from when it was due.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._due = array("d")
         self._late = array("d")
         self._newest: dict[tuple[str, str], float] = {}
@@ -39,7 +40,7 @@ class Pulse:
     def note(self, subscriber: str, channel: str, due_s: float) -> None:
         """Note that a probe came, at this moment."""
         self._due.append(due_s)
-        self._late.append(time.monotonic() - due_s)
+        self._late.append(self._clock() - due_s)
         key = subscriber, channel
         self._newest[key] = max(self._newest[key], due_s)
         self._came.set()

@@ -17,9 +17,9 @@ from tests.chaos.load import ApiProducer, QueueProducer, Rate, Stores
 from tests.chaos.pulse import Pulse, probe_source
 from tests.chaos.report import Report, interruptions
 from tests.chaos.schedule import Kind, strikes
-from tests.chaos.striker import Striker
+from tests.chaos.striker import RECOVERS_WITHIN_S, Striker
 from tests.chaos.subscriber import Subscriber
-from tests.chaos.target import PARTITIONS, Target
+from tests.chaos.target import PARTITIONS, Target, TargetError
 from tests.chaos.verdict import Kept, Past, judge
 
 _SUBSCRIBERS: Final = 4
@@ -68,6 +68,7 @@ async def run(plan: Plan, work: Path, tell: Callable[[str], None]) -> Report:
 
     Raises:
         TargetError: The system does not start at all.
+        TimeoutError: It starts, but serves nobody.
     """
     target = Target(work)
     tell("starting")
@@ -75,7 +76,10 @@ async def run(plan: Plan, work: Path, tell: Callable[[str], None]) -> Report:
         await target.start()
         report = await _struck(plan, target, tell)
         tell("stopping")
-        await target.stop()
+        try:
+            await target.stop()
+        except TargetError as error:
+            report.troubles.append(str(error))
     finally:
         await target.crash()
         left = await target.leftovers()
@@ -99,7 +103,8 @@ async def _struck(plan: Plan, target: Target, tell: Callable[[str], None]) -> Re
             for producer in _producers(plan, sources, target, ledger, stores)
         ]
         stack.push_async_callback(_end, producers)
-        await pulse.beats(time.monotonic())
+        async with asyncio.timeout(RECOVERS_WITHIN_S):
+            await pulse.beats(time.monotonic())
         tell(f"all subscribers are served; strikes for {plan.chaos_s:.0f} s")
         await striker.run(strikes(plan.seed, plan.kinds), time.monotonic() + plan.chaos_s)
         tell("settling")
