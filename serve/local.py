@@ -20,7 +20,15 @@ from actors.errors import SettingsError, UnavailableError
 from actors.partition import Keys
 from actors.settings import Settings
 from actors.store_redis_client import check_layout, check_server
-from serve.running import DataLock, Running, Secrets, ensure_secrets, remove_running, write_running
+from serve.running import (
+    DataLock,
+    Running,
+    Secrets,
+    ensure_secrets,
+    remove_running,
+    was_killed,
+    write_running,
+)
 
 if TYPE_CHECKING:
     from actors.supervisor import Pipeline
@@ -29,6 +37,7 @@ log = logging.getLogger(__name__)
 
 READY_WITHIN_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.2
+_LEFT_ENDS_WITHIN_S: Final = 15.0
 # Batches travel inline, beside the call, up to this size; through the object store a hop costs
 # many times more (docs/architecture.md).
 _INLINE_BYTES_MAX: Final = 2_000_000
@@ -105,8 +114,10 @@ class LocalSystem:
         old_umask = os.umask(0o077)
         self._cleanup.callback(os.umask, old_umask)
         self._cleanup.enter_context(DataLock(settings.data))
+        # Left by a `raywire up` that was killed: its processes notice, and end, within seconds.
+        within_s = _LEFT_ENDS_WITHIN_S if was_killed(settings.data) else 0.0
         for name in ("listen", "serve_listen"):
-            check_port(f"edge.{name}", getattr(settings.edge, name))
+            check_port(f"edge.{name}", getattr(settings.edge, name), within_s=within_s)
         self._tell("Loading the transforms")
         transform.check(settings, settings.code)
         # First, though it takes longer in turn: what is wrong with it should show at once.
@@ -266,12 +277,25 @@ def needed_cpus(settings: Settings) -> int:
     return int(stages + settings.edge.replicas * settings.edge.num_cpus + 1)
 
 
-def check_port(setting: str, address: str) -> None:
-    """Make sure that nobody listens on an address yet.
+def check_port(setting: str, address: str, *, within_s: float = 0.0) -> None:
+    """Make sure that nobody listens on an address, now or after at most `within_s` seconds.
 
     Raises:
         SettingsError: Somebody does, or it is not an address of this machine.
     """
+    end_s = time.monotonic() + within_s
+    while True:
+        try:
+            _check_port(setting, address)
+        except SettingsError:
+            if time.monotonic() >= end_s:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
+
+
+def _check_port(setting: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         with socket.socket() as probe:
