@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench clean
+.PHONY: help up test check bench chaos clean
 
 VENV ?= .venv
 ARGS ?=
@@ -27,6 +27,12 @@ check: $(VENV)/.installed-dev ## The quick gate: lint, types, and the tests with
 
 bench: $(VENV)/.installed-demo ## Measure latency and loss under load.
 	@exec $(BIN)/raywire bench --own $(ARGS)
+
+# Another seed each time; the output names it, and SEED=... repeats its strikes.
+SEED ?= $(shell date +%s)
+MINUTES ?= 5
+chaos: $(VENV)/.installed-dev ## Kill its parts under load, and check that nothing is lost.
+	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 clean: ## Remove what was installed and built. Data (.raywire) stays.
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -20,7 +20,15 @@ from actors.store_redis_client import check_layout, check_server
 from serve.code_check import digests
 from serve.control import Ask, Control
 from serve.local_checks import check_port, needed_cpus, unhealthy
-from serve.running import DataLock, Running, Secrets, ensure_secrets, remove_running, write_running
+from serve.running import (
+    DataLock,
+    Running,
+    Secrets,
+    ensure_secrets,
+    remove_running,
+    was_killed,
+    write_running,
+)
 
 if TYPE_CHECKING:
     from actors.supervisor import Pipeline
@@ -29,6 +37,7 @@ log = logging.getLogger(__name__)
 
 READY_WITHIN_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.2
+_LEFT_ENDS_WITHIN_S: Final = 15.0
 # Batches travel inline, beside the call, up to this size; through the object store a hop costs
 # many times more (docs/architecture.md).
 _INLINE_BYTES_MAX: Final = 2_000_000
@@ -39,6 +48,8 @@ _RAY_ENVIRONMENT: Final = {
     # Ray makes its workers yield to everything else on the machine, which is not for live data.
     "RAY_worker_niceness": "0",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # Serve replaces a proxy that died after three failed checks: at its 10 s, half a minute.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
 }
 
@@ -112,8 +123,10 @@ class LocalSystem:
         old_umask = os.umask(0o077)
         self._cleanup.callback(os.umask, old_umask)
         self._cleanup.enter_context(DataLock(settings.data))
+        # Left by a `raywire up` that was killed: its processes notice, and end, within seconds.
+        within_s = _LEFT_ENDS_WITHIN_S if was_killed(settings.data) else 0.0
         for name in ("listen", "serve_listen"):
-            check_port(f"edge.{name}", getattr(settings.edge, name))
+            check_port(f"edge.{name}", getattr(settings.edge, name), within_s=within_s)
         self._tell("Loading the transforms")
         transform.check(settings, settings.code)
         self.code_digests = digests(settings.code)

@@ -2,11 +2,15 @@
 
 import math
 import socket
+import time
 import urllib.error
 import urllib.request
+from typing import Final
 
 from actors.errors import SettingsError
 from actors.settings import Settings
+
+_LOOK_EVERY_S: Final = 0.2
 
 
 def needed_cpus(settings: Settings) -> int:
@@ -17,12 +21,25 @@ def needed_cpus(settings: Settings) -> int:
     return math.ceil(stages + edge.replicas * edge.num_cpus + max(1.0, edge.num_cpus))
 
 
-def check_port(setting: str, address: str) -> None:
-    """Make sure that nobody listens on an address yet.
+def check_port(setting: str, address: str, *, within_s: float = 0.0) -> None:
+    """Make sure that nobody listens on an address, now or after at most `within_s` seconds.
 
     Raises:
         SettingsError: Somebody does, or it is not an address of this machine.
     """
+    end_s = time.monotonic() + within_s
+    while True:
+        try:
+            _check_port(setting, address)
+        except SettingsError:
+            if time.monotonic() >= end_s:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
+
+
+def _check_port(setting: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         with socket.socket() as probe:

@@ -87,6 +87,14 @@ def remove_running(data: Path) -> None:
     (data / "run.json").unlink(missing_ok=True)
 
 
+def was_killed(data: Path) -> bool:
+    """Return whether the last system of a data directory ended without a word.
+
+    Call it under the directory's `DataLock`: else it may just be running.
+    """
+    return (data / "run.json").exists()
+
+
 def read_running(data: Path) -> Running | None:
     """Return where the system of a data directory runs; None: it does not.
 
