@@ -32,6 +32,28 @@ _SCHEMES: Final = (
 )  # fmt: skip
 
 
+_TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
+    # Subclasses first: most of these are `ConnectionError`s to the library.
+    (redis.exceptions.BusyLoadingError, "is loading its data"),
+    (redis.exceptions.AuthenticationError, "refuses our password"),
+    (redis.exceptions.MaxConnectionsError, "has no connection left for us"),
+    (redis.exceptions.ReadOnlyError, "is a read-only replica"),
+    (redis.exceptions.OutOfMemoryError, "is out of memory"),
+    (redis.exceptions.TimeoutError, "did not answer in time"),
+    (redis.exceptions.ConnectionError, "cannot be reached"),
+    (OSError, "cannot be reached"),
+)
+_REFUSALS: Final = {
+    "MISCONF": "cannot write to its disk",
+    "NOREPLICAS": "has too few replicas",
+    "MASTERDOWN": "has lost its primary",
+    "BUSY": "is busy with a script",
+    "UNBLOCKED": "is failing over",
+    "CLUSTERDOWN": "has lost a part of its cluster",
+}
+"""The first word of an error reply, where the library has no class for it."""
+
+
 def pack(value: Any) -> bytes:
     """Encode for Lua's cmsgpack, which knows neither `bin` nor 8-bit `str` headers."""
     packed: bytes = msgpack.packb(value, use_bin_type=False)
@@ -54,12 +76,23 @@ def translated(url: str) -> Iterator[None]:
 
     Raises:
         UnavailableError: Anything that may pass: the server is away, loading, full, failing over.
+            The text says which.
     """
     try:
         yield
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
         text = str(error) or type(error).__name__
-        raise UnavailableError(f"Valkey at {without_password(url)}: {text}") from error
+        raise UnavailableError(
+            f"Valkey at {without_password(url)} {_trouble(error)}: {text}"
+        ) from error
+
+
+def _trouble(error: Exception) -> str:
+    """Say in a few words which trouble it is; the first that fits."""
+    for kind, words in _TROUBLES:
+        if isinstance(error, kind):
+            return words
+    return _REFUSALS.get(str(error).partition(" ")[0], "refuses a command")
 
 
 def sync_client(url: str, *, timeout_s: float) -> SyncClient:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actors import transform
 from actors.embedded import EmbeddedValkey
 from actors.errors import SettingsError, UnavailableError
+from actors.pacing import Backoff
 from actors.partition import Keys
 from actors.settings import Settings
 from actors.store_redis_client import check_layout, check_server
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 READY_WITHIN_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.2
+_LAYOUT_EVERY_S: Final = 5.0
+_RETRY: Final = Backoff(first_s=0.2, max_s=10.0)
 # Batches travel inline, beside the call, up to this size; through the object store a hop costs
 # many times more (docs/architecture.md).
 _INLINE_BYTES_MAX: Final = 2_000_000
@@ -136,18 +139,25 @@ class LocalSystem:
                     "redis.url: the nodes of a cluster cannot reach an embedded Valkey: "
                     "name a server that they can reach"
                 )
-            valkey = EmbeddedValkey(settings.data / "valkey", self._secrets.redis_password)
+            valkey = EmbeddedValkey(
+                settings.data / "valkey",
+                self._secrets.redis_password,
+                appendfsync=redis.appendfsync,
+            )
             valkey.start()
             self._cleanup.callback(self._stop_valkey, valkey)
             self._valkey, self.url = valkey, valkey.url
         else:
             self.url = redis.url.get_secret_value()
             check_server(self.url, timeout_s=redis.timeout_s)
+        self._fix_layout()
+
+    def _fix_layout(self) -> None:
         check_layout(
             self.url,
-            Keys(settings.app).layout,
-            partitions=settings.queue.partitions,
-            timeout_s=redis.timeout_s,
+            Keys(self.settings.app).layout,
+            partitions=self.settings.queue.partitions,
+            timeout_s=self.settings.redis.timeout_s,
         )
 
     def _stop_valkey(self, valkey: EmbeddedValkey) -> None:
@@ -251,11 +261,25 @@ class LocalSystem:
     # --- running
 
     def look_after(self, stop: threading.Event) -> None:
-        """Watch until `stop` is set; start the embedded Valkey again where it has died."""
-        while not stop.wait(_LOOK_EVERY_S):
-            if self._valkey is not None and not self._valkey.is_running():
-                log.error("valkey died, starting it again")
-                self._valkey.start()
+        """Watch until `stop` is set; start the embedded Valkey again where it has died.
+
+        Where that fails it is tried again, less and less often. A server that was emptied under
+        us gets the number of partitions again, which the data made from then on has.
+        """
+        failures = 0
+        layout_at_s = time.monotonic() + _LAYOUT_EVERY_S
+        while not stop.wait(_RETRY.wait_s(failures) if failures else _LOOK_EVERY_S):
+            try:
+                if self._valkey is not None and not self._valkey.is_running():
+                    log.error("valkey died, starting it again")
+                    self._valkey.start()
+                if failures or time.monotonic() >= layout_at_s:
+                    layout_at_s = time.monotonic() + _LAYOUT_EVERY_S
+                    self._fix_layout()
+                failures = 0
+            except (UnavailableError, SettingsError) as error:
+                failures += 1
+                log.warning("valkey is away", extra={"why": str(error), "failures": failures})
 
 
 def needed_cpus(settings: Settings) -> int:
