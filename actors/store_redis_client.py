@@ -108,9 +108,10 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
         sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs=options
         )
-        master: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
-            service, **login, **options
+        master: _OverSentinel = sentinel.master_for(  # type: ignore[no-untyped-call]
+            service, _OverSentinel, **login, **options
         )
+        master.sentinel = sentinel
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
@@ -127,12 +128,39 @@ def async_client(url: str, *, timeout_s: float) -> AsyncClient:
         sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs=options
         )
-        master: redis.asyncio.Redis = sentinel.master_for(service, **login, **options)
+        master: _AsyncOverSentinel = sentinel.master_for(
+            service, _AsyncOverSentinel, **login, **options
+        )
+        master.sentinel = sentinel
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
         return redis.asyncio.cluster.RedisCluster.from_url(_plain(url), **options)
     return redis.asyncio.Redis.from_url(url, **options)
+
+
+class _OverSentinel(redis.Redis):
+    """Closes its connections to the Sentinels, too, which the library leaves open."""
+
+    sentinel: redis.sentinel.Sentinel
+
+    def close(self) -> None:
+        super().close()
+        for each in self.sentinel.sentinels:
+            each.close()
+
+
+class _AsyncOverSentinel(redis.asyncio.Redis):
+    """See `_OverSentinel`."""
+
+    sentinel: redis.asyncio.sentinel.Sentinel
+
+    async def aclose(
+        self,
+        close_connection_pool: bool | None = None,  # noqa: FBT001 - its signature
+    ) -> None:
+        await super().aclose(close_connection_pool)
+        await self.sentinel.aclose()
 
 
 def is_cluster(url: str) -> bool:
