@@ -111,7 +111,7 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
         master: _OverSentinel = sentinel.master_for(  # type: ignore[no-untyped-call]
             service, _OverSentinel, **login, **options
         )
-        master.sentinel = sentinel
+        master.watchers = sentinel
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
@@ -131,7 +131,7 @@ def async_client(url: str, *, timeout_s: float) -> AsyncClient:
         master: _AsyncOverSentinel = sentinel.master_for(
             service, _AsyncOverSentinel, **login, **options
         )
-        master.sentinel = sentinel
+        master.watchers = sentinel
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
@@ -142,25 +142,25 @@ def async_client(url: str, *, timeout_s: float) -> AsyncClient:
 class _OverSentinel(redis.Redis):
     """Closes its connections to the Sentinels, too, which the library leaves open."""
 
-    sentinel: redis.sentinel.Sentinel
+    watchers: redis.sentinel.Sentinel
 
     def close(self) -> None:
         super().close()
-        for each in self.sentinel.sentinels:
+        for each in self.watchers.sentinels:
             each.close()
 
 
 class _AsyncOverSentinel(redis.asyncio.Redis):
     """See `_OverSentinel`."""
 
-    sentinel: redis.asyncio.sentinel.Sentinel
+    watchers: redis.asyncio.sentinel.Sentinel
 
     async def aclose(
         self,
         close_connection_pool: bool | None = None,  # noqa: FBT001 - its signature
     ) -> None:
         await super().aclose(close_connection_pool)
-        await self.sentinel.aclose()
+        await self.watchers.aclose()
 
 
 def is_cluster(url: str) -> bool:
