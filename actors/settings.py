@@ -30,6 +30,10 @@ class RedisSettings(_Part):
     `redis+cluster://host:port`. Unset: an embedded Valkey that keeps its data in `data`."""
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
     """How long one command, or a connection attempt, may take."""
+    appendfsync: Literal["everysec", "always"] = "everysec"
+    """When the embedded Valkey flushes to the disk. What was answered survives the death of any
+    process either way; a power cut may take the last second, or with `always` nothing, for which
+    each answer waits for the disk."""
 
 
 class RaySettings(_Part):

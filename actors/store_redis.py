@@ -34,12 +34,24 @@ def new_epoch() -> str:
 
 
 class RedisQueueReader:
-    """Read the queues of a nozzle's partitions. See `store.QueueReader`."""
+    """Read the queues of a nozzle's partitions. See `store.QueueReader`.
+
+    XREAD counts entries, not bytes. What goes beyond a partition's share of `read_bytes_max` is
+    left for the next read, but for one entry of each partition: so a batch of large entries that
+    nobody expected does not become many times larger than what actors pass on inline.
+    """
 
     def __init__(
-        self, url: str, keys: Keys, *, timeout_s: float = 5.0, block_s_max: float = 60.0
+        self,
+        url: str,
+        keys: Keys,
+        *,
+        timeout_s: float = 5.0,
+        block_s_max: float = 60.0,
+        read_bytes_max: int = 1_000_000,
     ) -> None:
         """Prepare; nothing is connected yet. No read may block longer than `block_s_max`."""
+        self._read_bytes_max = read_bytes_max
         self._url = url
         self._keys = keys
         self._cluster = is_cluster(url)
@@ -89,7 +101,8 @@ class RedisQueueReader:
         streams: Any = await self._blocking.execute_command(
             "XREAD", "COUNT", limit, *block, "STREAMS", *queues, *after.values()
         )
-        return [_entries(queues[name], items) for name, items in streams or ()]
+        lists = [_entries(queues[name], items) for name, items in streams or ()]
+        return [_within(entries, self._read_bytes_max // len(lists)) for entries in lists]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -113,6 +126,16 @@ def _entries(partition: int, items: Any) -> list[Entry]:
         entries.append(
             Entry(partition, entry_id.decode(), channel.decode(errors="replace"), data, meta)
         )
+    return entries
+
+
+def _within(entries: list[Entry], bytes_max: int) -> list[Entry]:
+    """Return the first entries, at least one, that have not more bytes than that."""
+    total = 0
+    for index, entry in enumerate(entries):
+        total += len(entry.data) + len(entry.meta)
+        if total > bytes_max and index:
+            return entries[:index]
     return entries
 
 

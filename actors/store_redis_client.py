@@ -32,6 +32,28 @@ _SCHEMES: Final = (
 )  # fmt: skip
 
 
+_TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
+    # Subclasses first: most of these are `ConnectionError`s to the library.
+    (redis.exceptions.BusyLoadingError, "is loading its data"),
+    (redis.exceptions.AuthenticationError, "refuses our password"),
+    (redis.exceptions.MaxConnectionsError, "has no connection left for us"),
+    (redis.exceptions.ReadOnlyError, "is a read-only replica"),
+    (redis.exceptions.OutOfMemoryError, "is out of memory"),
+    (redis.exceptions.TimeoutError, "did not answer in time"),
+    (redis.exceptions.ConnectionError, "cannot be reached"),
+    (OSError, "cannot be reached"),
+)
+_REFUSALS: Final = {
+    "MISCONF": "cannot write to its disk",
+    "NOREPLICAS": "has too few replicas",
+    "MASTERDOWN": "has lost its primary",
+    "BUSY": "is busy with a script",
+    "UNBLOCKED": "is failing over",
+    "CLUSTERDOWN": "has lost a part of its cluster",
+}
+"""The first word of an error reply, where the library has no class for it."""
+
+
 def pack(value: Any) -> bytes:
     """Encode for Lua's cmsgpack, which knows neither `bin` nor 8-bit `str` headers."""
     packed: bytes = msgpack.packb(value, use_bin_type=False)
@@ -54,12 +76,23 @@ def translated(url: str) -> Iterator[None]:
 
     Raises:
         UnavailableError: Anything that may pass: the server is away, loading, full, failing over.
+            The text says which.
     """
     try:
         yield
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
         text = str(error) or type(error).__name__
-        raise UnavailableError(f"Valkey at {without_password(url)}: {text}") from error
+        raise UnavailableError(
+            f"Valkey at {without_password(url)} {_trouble(error)}: {text}"
+        ) from error
+
+
+def _trouble(error: Exception) -> str:
+    """Say in a few words which trouble it is; the first that fits."""
+    for kind, words in _TROUBLES:
+        if isinstance(error, kind):
+            return words
+    return _REFUSALS.get(str(error).partition(" ")[0], "refuses a command")
 
 
 def sync_client(url: str, *, timeout_s: float) -> SyncClient:
@@ -75,9 +108,10 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
         sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs=options
         )
-        master: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
-            service, **login, **options
+        master: _OverSentinel = sentinel.master_for(  # type: ignore[no-untyped-call]
+            service, _OverSentinel, **login, **options
         )
+        master.watchers = sentinel
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
@@ -94,12 +128,39 @@ def async_client(url: str, *, timeout_s: float) -> AsyncClient:
         sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs=options
         )
-        master: redis.asyncio.Redis = sentinel.master_for(service, **login, **options)
+        master: _AsyncOverSentinel = sentinel.master_for(
+            service, _AsyncOverSentinel, **login, **options
+        )
+        master.watchers = sentinel
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
         return redis.asyncio.cluster.RedisCluster.from_url(_plain(url), **options)
     return redis.asyncio.Redis.from_url(url, **options)
+
+
+class _OverSentinel(redis.Redis):
+    """Closes its connections to the Sentinels, too, which the library leaves open."""
+
+    watchers: redis.sentinel.Sentinel
+
+    def close(self) -> None:
+        super().close()
+        for each in self.watchers.sentinels:
+            each.close()
+
+
+class _AsyncOverSentinel(redis.asyncio.Redis):
+    """See `_OverSentinel`."""
+
+    watchers: redis.asyncio.sentinel.Sentinel
+
+    async def aclose(
+        self,
+        close_connection_pool: bool | None = None,  # noqa: FBT001 - its signature
+    ) -> None:
+        await super().aclose(close_connection_pool)
+        await self.watchers.aclose()
 
 
 def is_cluster(url: str) -> bool:

@@ -2,8 +2,10 @@
 
 With the API key only: else a bare 401. An answer is `{"result": ...}` or `{"error": ...}` with
 status 200, but 429 (with Retry-After) where the queue is full, and 503 where Valkey is away or a
-result does not come in time. With `X-Centrifugo-Error-Mode: transport` each error is the body
-itself, with a status of its own. A body that is not JSON, or not of the shape, is a 400.
+result does not come in time. Batch and broadcast have an error for each part and status 200, with
+Retry-After if one of the parts found the queue full. With `X-Centrifugo-Error-Mode: transport` each
+error is the body itself, with a status of its own. A body that is not JSON, or not of the shape, is
+a 400.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -112,7 +114,8 @@ def _endpoint(
             return Response(status_code=HTTPStatus.UNAUTHORIZED)
         try:
             decoded = _decode(await _body(request), shape)
-            return _json(HTTPStatus.OK, {member: await call(decoded)})
+            found = await call(decoded)
+            return _said_when(_json(HTTPStatus.OK, {member: found}), again=_was_refused(found))
         except _BadBodyError as error:
             return PlainTextResponse(error.text, error.status)
         except RaywireError as error:
@@ -158,6 +161,22 @@ def _failed(request: Request, error: ApiError) -> Response:
     response = _json(
         error.status(transport=transport), error.body if transport else {"error": error.body}
     )
-    if error.code == ErrorCode.TOO_MANY_REQUESTS:
+    return _said_when(response, again=error.code == ErrorCode.TOO_MANY_REQUESTS)
+
+
+def _said_when(response: Response, *, again: bool) -> Response:
+    if again:
         response.headers["Retry-After"] = _RETRY_AFTER_S
     return response
+
+
+def _was_refused(found: Any) -> bool:
+    """Return whether the queue was full for some part of a broadcast or a batch."""
+    if isinstance(found, dict):
+        found = found.get("responses", ())
+    parts = found if isinstance(found, list | tuple) else ()
+    return any(
+        part.get("error", {}).get("code") == ErrorCode.TOO_MANY_REQUESTS
+        or ("broadcast" in part and _was_refused(part["broadcast"]))
+        for part in parts
+    )

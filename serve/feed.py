@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from actors.errors import UnavailableError
+from actors.message import id_key
 from actors.pacing import Backoff
 from actors.store import EdgeStore, FeedRecord
 
@@ -24,7 +25,9 @@ class FeedFollower:
     also called for each partition once the follower has found where the feeds end, as nothing
     before that is handed on. No record is handed on twice.
 
-    While the server is away the follower tries again, and goes on from the same ids.
+    While the server is away the follower tries again, and goes on from the same ids; where the
+    server that comes back is behind them (emptied, or a replica that lacks the last records), that
+    is a gap, too, and it goes on from where that server's feed ends.
     """
 
     def __init__(
@@ -114,6 +117,8 @@ class FeedFollower:
             try:
                 if not self._ready.is_set():
                     await self._find_ends()
+                elif self._failures:
+                    await self._compare_ends()
                 records = await self._store.read_feed(
                     self._after, limit=_LIMIT, block_s=self._block_s
                 )
@@ -134,6 +139,18 @@ class FeedFollower:
         self._ready.set()
         for partition in self._partitions:
             self._on_gap(partition)
+
+    async def _compare_ends(self) -> None:
+        """Begin anew in feeds that end before what we have read of them.
+
+        Ids are times: those of a server with a slower clock would stay below ours for long.
+        """
+        for partition, (last, seq) in (await self._store.feed_ends(self._partitions)).items():
+            lost = id_key(last) < id_key(self._after[partition])
+            if lost or seq < self._seqs[partition]:
+                self._after[partition] = last
+                self._tell_gap(partition, self._seqs[partition] + 1, seq)
+                self._seqs[partition] = seq
 
     async def _pause(self, error: UnavailableError) -> None:
         if self._failures == 0:

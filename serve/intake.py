@@ -60,6 +60,7 @@ class _Waiter:
 
     token: str
     message: NewMessage
+    lane: "_Lane"
     future: asyncio.Future[Result]
     tried: bool = False
     accepted: bool = False
@@ -72,6 +73,8 @@ class _Lane:
         self.partition = partition
         self.waiting: deque[_Waiter] = deque()
         self.next_number = 1
+        self.trouble = ""
+        """Why the last call of the store failed; empty: it did not."""
         self.task: asyncio.Task[None] | None = None
 
 
@@ -229,7 +232,7 @@ class Intake:
         if len(text) > self._queue.message_bytes_max:
             raise MessageError("tags and info are larger than queue.message_bytes_max")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(token, NewMessage(channel, data, text), future)
+        waiter = _Waiter(token, NewMessage(channel, data, text), self._lane(channel), future)
         # Before the call of the store: the result may come sooner than its answer.
         self._waiters[token] = waiter
         self._waiting_bytes += len(data)
@@ -237,14 +240,18 @@ class Intake:
         return waiter
 
     def _line_up(self, waiter: _Waiter) -> None:
-        partition = partition_of(waiter.message.channel, self._queue.partitions)
-        lane = self._lanes.get(partition)
-        if lane is None:
-            lane = self._lanes[partition] = _Lane(partition)
+        lane = waiter.lane
         lane.waiting.append(waiter)
         if lane.task is None:
             # The task begins in the next turn of the loop, and takes all that came in this one.
             lane.task = asyncio.get_running_loop().create_task(self._send(lane))
+
+    def _lane(self, channel: str) -> _Lane:
+        partition = partition_of(channel, self._queue.partitions)
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = self._lanes[partition] = _Lane(partition)
+        return lane
 
     def _probe_channel(self, partition: int) -> str:
         """Name the reserved channel of a partition."""
@@ -313,7 +320,8 @@ class Intake:
                 # No call of ours is under way but this one: what is missing was given up, or
                 # the server has forgotten it.
                 begins = True
-            except UnavailableError:
+            except UnavailableError as error:
+                lane.trouble = str(error)
                 failures += 1
                 wait_s = self._backoff.wait_s(failures)
                 # Closed: redis-py takes a cancellation while it connects for a timeout.
@@ -321,6 +329,7 @@ class Intake:
                     raise
                 await asyncio.sleep(wait_s)
             else:
+                lane.trouble = ""
                 # What a full queue refused has used no number.
                 lane.next_number = first_number + accepted
                 return accepted
@@ -354,6 +363,7 @@ def _no_result(waiter: _Waiter) -> UnavailableError:
         return NoResultError(
             "the message is accepted, but its result is not known yet: it may still take effect"
         )
+    why = waiter.lane.trouble or "the queue does not answer"
     if waiter.tried:
-        return UnavailableError("the queue does not answer: the message may still take effect")
-    return UnavailableError("the queue does not answer: nothing was accepted")
+        return UnavailableError(f"{why}: the message may still take effect")
+    return UnavailableError(f"{why}: nothing was accepted")

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actors import transform
-from actors.embedded import EmbeddedValkey
 from actors.errors import SettingsError, UnavailableError
-from actors.partition import Keys
 from actors.settings import Settings
-from actors.store_redis_client import check_layout, check_server
 from serve.code_check import digests
 from serve.control import Ask, Control
 from serve.local_checks import check_port, needed_cpus, unhealthy
+from serve.local_redis import LocalRedis
 from serve.running import (
     DataLock,
     Running,
@@ -67,20 +65,23 @@ class LocalSystem:
         settings: Those in force.
         code_digests: The modules of the transforms in force; see `serve.code_check.digests`.
         edges_disturbed: Replacing the edges has failed, so it is not said what they run on.
-        url: Of the Valkey in use, with the password.
     """
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self.settings = settings
         self._tell = tell
         self._secrets: Secrets = ensure_secrets(settings)
-        self._valkey: EmbeddedValkey | None = None
+        self._redis = LocalRedis(settings, self._secrets.redis_password)
         self._pipeline: Pipeline | None = None
         self._control = Control(settings.data)
         self._cleanup = ExitStack()
         self.code_digests: dict[str, str] = {}
         self.edges_disturbed = False
-        self.url = ""
+
+    @property
+    def url(self) -> str:
+        """Of the Valkey in use, with the password."""
+        return self._redis.url
 
     @property
     def page(self) -> str:
@@ -131,7 +132,8 @@ class LocalSystem:
         transform.check(settings, settings.code)
         self.code_digests = digests(settings.code)
         # First, though it takes longer in turn: what is wrong with it should show at once.
-        self._start_redis()
+        self._cleanup.callback(lambda: self._redis.stop(self._tell))
+        self._redis.start(self._tell)
         self._start_ray()
         self._cleanup.callback(self._stop_pipeline)
         self._start_pipeline(settings)
@@ -152,33 +154,6 @@ class LocalSystem:
             ),
         )
         self._cleanup.callback(remove_running, settings.data)
-
-    def _start_redis(self) -> None:
-        settings, redis = self.settings, self.settings.redis
-        self._tell("Starting Valkey" if redis.url is None else "Looking for Valkey")
-        if redis.url is None:
-            if settings.ray.address != "local":
-                raise SettingsError(
-                    "redis.url: the nodes of a cluster cannot reach an embedded Valkey: "
-                    "name a server that they can reach"
-                )
-            valkey = EmbeddedValkey(settings.data / "valkey", self._secrets.redis_password)
-            valkey.start()
-            self._cleanup.callback(self._stop_valkey, valkey)
-            self._valkey, self.url = valkey, valkey.url
-        else:
-            self.url = redis.url.get_secret_value()
-            check_server(self.url, timeout_s=redis.timeout_s)
-        check_layout(
-            self.url,
-            Keys(settings.app).layout,
-            partitions=settings.queue.partitions,
-            timeout_s=redis.timeout_s,
-        )
-
-    def _stop_valkey(self, valkey: EmbeddedValkey) -> None:
-        self._tell("Stopping Valkey")
-        valkey.stop()
 
     def _start_ray(self) -> None:
         settings = self.settings
@@ -282,25 +257,22 @@ class LocalSystem:
                 )
             if stop.wait(_LOOK_EVERY_S):
                 raise UnavailableError("the system is stopping")
-            self._revive()
+            self._redis.keep()
 
     # --- running
 
     def look_after(self, stop: threading.Event, answer: Callable[[Ask], None]) -> None:
         """Watch until `stop` is set, and have requests answered, which come one at a time.
 
-        The embedded Valkey is started again where it has died.
+        The embedded Valkey is started again where it has died; where that fails it is tried
+        again, less and less often. A server that was emptied under us gets the number of
+        partitions again, which the data made from then on has.
         """
         while not stop.wait(_LOOK_EVERY_S):
-            self._revive()
+            self._redis.keep()
             ask = self._control.take()
             if ask is not None:
                 answer(ask)
-
-    def _revive(self) -> None:
-        if self._valkey is not None and not self._valkey.is_running():
-            log.error("valkey died, starting it again")
-            self._valkey.start()
 
     # --- other settings; `serve.reload` has the order of these
 

@@ -1,6 +1,8 @@
 """A pipeline without actors, for tests of what stands around it."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from actors.publisher import Publisher
 
@@ -25,3 +27,28 @@ class InProcessWay:
     async def commit(self, batch: bytes, run: str, number: int) -> None:
         """Commit one batch as it is."""
         self._publisher.commit(batch, run, number)
+
+
+class ThreadWay:
+    """The same in one thread, as an actor has: it keeps the order of the calls."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._actor = ThreadPoolExecutor(1)
+
+    def send(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
+        """Commit one batch."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._actor, self._publisher.commit, batch, run, number)
+
+    async def send_alone(self, batch: bytes, run: str, number: int) -> None:
+        """Do the same."""
+        await self.send(batch, run, number)
+
+    async def commit(self, batch: bytes, run: str, number: int) -> None:
+        """Do the same."""
+        await self.send(batch, run, number)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._actor.shutdown()

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- The atomic commit: all that one batch does to one target partition, or nothing.
 --
 -- KEYS: applied, feed, dead, queue; then meta, history, counters of each group; then one key for
@@ -17,6 +18,11 @@
 --
 -- Nothing is written before every claim is known to hold, and no call after the first write can
 -- fail on what a message holds: a script that fails half way is not rolled back.
+--
+-- allow-oom: a server at its `maxmemory` refuses what comes new into the queue, but commits go on, as
+-- they are what empties it. With the flags line the server also checks before the first command,
+-- and not at the first write, that it may write at all (replica, disk, replicas in reach): Redis 7.0
+-- or newer, any Valkey.
 
 local a = cmsgpack.unpack(ARGV[1])
 local claims, trim, groups, acks, dead, limits = a[1], a[2], a[3], a[4], a[5], a[6]

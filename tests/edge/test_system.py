@@ -147,6 +147,54 @@ def test_raw_xadd_is_enough_to_publish(system: System) -> None:
     assert [p["data"]["text"] for p in history["publications"]] == ["hi"]
 
 
+async def test_client_that_does_not_read_is_closed_and_misses_nothing(system: System) -> None:
+    """Too slow (3008), it comes back with its last position and gets all that it missed, once."""
+    name = f"slow-{uuid.uuid4().hex[:8]}"  # no transform shortens it
+    url = websocket(system.url)
+    text = "x" * 60_000
+    published = 0
+    async with connect(url, compression=None, max_queue=None, max_size=None) as slow:
+        await command(slow, id=1, connect={})
+        start = (await command(slow, id=2, subscribe={"channel": name}))["subscribe"]
+        slow.transport.pause_reading()
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(slow_clients, system):
+                commands = [
+                    {"publish": {"channel": name, "data": {"author": "Ann", "text": text}}}
+                ] * 10
+                await asyncio.to_thread(api, system, "batch", commands=commands, parallel=True)
+                published += len(commands)
+        slow.transport.resume_reading()
+        seen: list[int] = []
+        with pytest.raises(ConnectionClosed) as closed:
+            await collect(slow, seen)
+    assert closed.value.rcvd is None or closed.value.rcvd.code == 3008
+    position = {"recover": True, "epoch": start["epoch"], "offset": len(seen)}
+    async with connect(url, max_size=None) as again:
+        await command(again, id=1, connect={})
+        reply = await command(again, id=2, subscribe={"channel": name, **position})
+    recovered = [p["offset"] for p in reply["subscribe"]["publications"]]
+    assert reply["subscribe"]["recovered"]
+    assert seen + recovered == list(range(1, published + 1))
+
+
+async def collect(socket: ClientConnection, offsets: list[int]) -> None:
+    """Note the offsets of all publications until the socket is closed."""
+    while True:
+        for line in str(await socket.recv()).split("\n"):
+            push = json.loads(line).get("push", {}) if line else {}
+            if "pub" in push:
+                offsets.append(push["pub"]["offset"])
+
+
+def slow_clients(system: System) -> int:
+    """Return how many clients were closed as too slow, as the edges have written it."""
+    with redis.Redis.from_url(system.redis_url) as server:
+        parts = server.hgetall("raywire:stats")
+    found = [json.loads(numbers) for numbers in parts.values()]
+    return sum(each.get("counters", {}).get("slow", 0) for each in found)
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

@@ -21,7 +21,7 @@ PARTITION = partition_of("news", 8)
 
 
 async def _queued(url: str) -> list[Entry]:
-    reader = RedisQueueReader(url, Keys())
+    reader = RedisQueueReader(url, Keys(), read_bytes_max=2**30)
     try:
         found = await reader.read({PARTITION: "0-0"}, limit=1_000_000, block_s=0.01)
     finally:

@@ -112,6 +112,25 @@ async def test_read_wakes_up_for_a_message(store: Store) -> None:
     assert [e.data for entries in reading.result() for e in entries] == [b"1"]
 
 
+@pytest.mark.redis
+async def test_read_of_large_entries_is_cut(valkey_url: str) -> None:
+    """To its limit in bytes, shared by the partitions; at least one entry of each comes along."""
+    edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
+    reader = RedisQueueReader(valkey_url, Keys(), read_bytes_max=2_000)
+    for p, size in ((0, 300), (1, 4_000)):
+        messages = [NewMessage(CHANNEL, b"%0*d" % (size, n)) for n in range(9)]
+        assert await edge.enqueue(p, messages, entries_max=9) == 9
+
+    first, second = await reader.read({0: FIRST_ID, 1: FIRST_ID}, limit=400, block_s=1)
+    rest = await reader.read({0: first[-1].id}, limit=400, block_s=1)
+    await reader.close()
+    await edge.close()
+
+    assert [int(e.data) for e in first] == [0, 1, 2]
+    assert [int(e.data) for e in second] == [0]
+    assert [int(e.data) for e in rest[0]] == [3, 4, 5, 6, 7, 8]
+
+
 async def test_full_queue_accepts_as_much_as_fits(store: Store) -> None:
     """What is over the limit is refused, and what fits is accepted from the front."""
     messages = [NewMessage(CHANNEL, b"%d" % n) for n in range(5)]

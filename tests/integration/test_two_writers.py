@@ -54,9 +54,17 @@ class Line:
         self.paused = asyncio.Event()
         self.committed = 0
 
-    def __call__(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
-        """See `Send`: the task's place in the lock's line is the batch's place in the order."""
+    def send(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
+        """See `Way`: the task's place in the lock's line is the batch's place in the order."""
         return asyncio.get_running_loop().create_task(self._commit(batch, run, number))
+
+    async def send_alone(self, batch: bytes, run: str, number: int) -> None:
+        """Nothing here dies by itself."""
+        await self._commit(batch, run, number)
+
+    async def commit(self, batch: bytes, run: str, number: int) -> None:
+        """Commit as it is."""
+        self._publisher.commit(batch, run, number)
 
     def resume(self) -> None:
         """Go on with what was read long ago."""

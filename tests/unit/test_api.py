@@ -497,6 +497,41 @@ async def test_full_queue_is_a_429() -> None:
     assert responses[1]["error"]["code"] == 111
 
 
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_full_queue_in_a_part_says_when_to_try_again(*, parallel: bool) -> None:
+    """Status 200, as the other parts were accepted; error 111 in that part, and Retry-After."""
+    full = SETTINGS.model_copy(
+        update={
+            "queue": QueueSettings(partitions=1, entries_max=1),
+            "edge": EdgeSettings(publish_timeout_s=0.2),
+        }
+    )
+    publish = {"channel": "news", "data": 1}
+    commands = [
+        {"broadcast": {"channels": ["news", "news"], "data": 1}},
+        {"publish": publish},
+    ]
+    async with idle_api(settings=full) as api:
+        batch = await api.http.post(
+            "/api/batch", json={"commands": commands[:1], "parallel": parallel}
+        )
+        broadcast = await api.http.post(
+            "/api/broadcast", json={"channels": ["news", "news"], "data": 1}
+        )
+        single = await api.http.post(
+            "/api/batch", json={"commands": commands[1:], "parallel": parallel}
+        )
+    async with idle_api(settings=full) as api, pipeline(api.store, full):
+        accepted = await api.http.post("/api/batch", json={"commands": commands[1:]})
+
+    for response in (batch, broadcast, single):
+        assert response.status_code == 200
+        assert response.headers["Retry-After"] == "1"
+        assert '"code":111' in response.text
+    assert accepted.json()["replies"][0]["publish"]["offset"] == 1
+    assert "Retry-After" not in accepted.headers
+
+
 async def test_absent_server_is_a_503() -> None:
     """With error 100, and a text that says what became of the message."""
 

@@ -27,13 +27,14 @@ class ScriptedStore(MemoryStore):
         self.seqs = seqs
         self.asked: list[dict[int, str]] = []
         self.ends_fail = 0
+        self.ends = {p: (f"{1000 + seq}-0", seq) for p, seq in seqs.items()}
         self.exhausted = asyncio.Event()
 
     async def feed_ends(self, partitions: Sequence[int]) -> dict[int, tuple[str, int]]:
         if self.ends_fail:
             self.ends_fail -= 1
             raise UnavailableError("away")
-        return {p: (f"{1000 + self.seqs[p]}-0", self.seqs[p]) for p in partitions}
+        return {p: self.ends[p] for p in partitions}
 
     async def read_feed(
         self, after: Mapping[int, str], *, limit: int, block_s: float
@@ -45,6 +46,7 @@ class ScriptedStore(MemoryStore):
         step = self.reads.pop(0)
         if isinstance(step, Exception):
             raise step
+        self.ends |= {r.partition: (r.id, r.seq) for r in step}
         return step
 
 
@@ -150,6 +152,25 @@ async def test_outage_is_waited_out() -> None:
     assert told == ["gap 0", "0:1", "0:2"]
     assert store.asked[1] == store.asked[3] == {0: "1001-0"}
     assert trouble == ""
+
+
+@pytest.mark.parametrize("end", [("0-0", 0), ("900-0", 3), ("1004-0", 2), ("900-0", 4)])
+async def test_server_that_comes_back_behind_us_is_a_gap(end: tuple[str, int]) -> None:
+    """Emptied, or without its last records: told at once, and read from where it stands.
+
+    Its clock may be slow, so that ids after its end are still below those that we have read.
+    """
+
+    class Emptied(ScriptedStore):
+        async def feed_ends(self, partitions: Sequence[int]) -> dict[int, tuple[str, int]]:
+            return {0: end} if len(self.asked) > 1 else await super().feed_ends(partitions)
+
+    store = Emptied([[record(0, 3)], UnavailableError("away"), []], seqs={0: 2})
+    told, follower = await follow(store)
+    await follower.close()
+
+    assert told == ["gap 0", "0:3", "gap 0"]
+    assert store.asked[-1] == {0: end[0]}
 
 
 async def test_trouble_says_why_nothing_is_read() -> None:
