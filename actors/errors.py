@@ -38,15 +38,19 @@ class GapError(RaywireError):
     """
 
 
-class LostActorError(UnavailableError):
-    """Retry later: an actor on the way of a batch died, or cannot be reached.
+class SuspectError(UnavailableError):
+    """Retry later, and in smaller parts if it happens again: the batch itself may be the cause.
 
-    The batch may have taken effect. What it holds may be what killed the actor.
+    An actor on its way died, or cannot be reached. It may have taken effect.
     """
 
 
+class TooLargeError(SuspectError):
+    """Send less at once: transforms have made more of the batch than one commit can hold."""
+
+
 class CrashError(RaywireError):
-    """Try with less: the batch ended the process of a transformer that worked on nothing else.
+    """Try with less: the batch, alone, ended its transformer's process, or became too large there.
 
     Nothing of it was committed. Arguments: the stage's name, and what is known of the end.
     """

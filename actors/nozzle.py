@@ -4,11 +4,11 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from actors.errors import CrashError, GapError, LostActorError, RaywireError, UnavailableError
-from actors.message import Ack, Batch, Entry, Span, dead_letter, encode_batch, token_of
+from actors.errors import CrashError, GapError, RaywireError, SuspectError, UnavailableError
+from actors.message import Ack, Batch, Entry, Span, dead_letter, encode_batch, id_key, token_of
 from actors.metrics import Numbers
 from actors.pacing import Backoff, read_limit, rest_s
 from actors.settings import NozzleSettings
@@ -25,7 +25,7 @@ BATCH_BYTES_MAX: Final = 1_000_000
 class Way(Protocol):
     """How batches travel. A run's batches are numbered from 0 on, and take effect in that order.
 
-    Errors of all: `GapError`, `UnavailableError` (`LostActorError` where an actor died).
+    Errors of all: `GapError`, `UnavailableError` (`SuspectError` where an actor died).
     """
 
     def send(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
@@ -110,7 +110,7 @@ class Nozzle:
             extra={"why": str(_first(failed)), "failures": self._failures, "wait_s": wait_s},
         )
         # Actors die for many reasons; the second time without a commit between is suspect.
-        lost_actor = failed.subgroup(LostActorError) is not None
+        lost_actor = failed.subgroup(SuspectError) is not None
         if lost_actor and self._failures > 1 and self._suspects is None and self._sent:
             self._suspects = Suspects(
                 self._sent,
@@ -137,6 +137,7 @@ class Nozzle:
                 batch = await self._read(after, self._settings.batch_max)
                 if batch is None:
                     window.release()
+                    await self._check_nothing_lost(after)
                     continue
                 for span in batch.spans:
                     after[span.partition] = self._sent[span.partition] = span.upto
@@ -147,6 +148,21 @@ class Nozzle:
                 under_way.create_task(self._await(committed, batch, window))
                 await asyncio.sleep(
                     rest_s(began_s=began_s, now_s=self._clock(), pace_s=self._settings.pace_s)
+                )
+
+    async def _check_nothing_lost(self, after: Mapping[int, str]) -> None:
+        """Notice a server that came back with less: its new entries may have lower ids than ours.
+
+        Raises:
+            GapError: It has.
+        """
+        if self._under_way:
+            return
+        for partition, found in (await self._reader.applied(self._partitions)).items():
+            if id_key(found) < id_key(after[partition]):
+                raise GapError(
+                    f"partition {partition} has applied {found}, not {after[partition]}: "
+                    "the server has lost data"
                 )
 
     async def _run_alone(self, suspects: Suspects) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray.exceptions
 
-from actors.errors import CrashError, GapError, LostActorError, UnavailableError
+from actors.errors import CrashError, GapError, SuspectError, TooLargeError, UnavailableError
 from actors.store import Marks
 
 
@@ -91,6 +91,8 @@ class Route:
         work = stage.handles[place].apply_alone.remote(batch, self._nozzle, mark)
         try:
             result: bytes = await work
+        except TooLargeError as error:
+            raise CrashError(stage.name, str(error)) from error
         except UnavailableError:
             raise
         except ray.exceptions.RayError as error:
@@ -98,7 +100,7 @@ class Route:
             # It may also have died before our turn, or of another nozzle's batch.
             if await asyncio.to_thread(self._marks.marked, self._nozzle) == mark:
                 raise CrashError(stage.name, why) from error
-            raise LostActorError(f"an actor failed: {why}") from error
+            raise SuspectError(f"an actor failed: {why}") from error
         finally:
             stage.give_back(place)
         return result
@@ -109,7 +111,7 @@ class Route:
         except (GapError, UnavailableError):
             raise
         except ray.exceptions.RayError as error:
-            raise LostActorError(f"an actor failed: {_last_line(error)}") from error
+            raise SuspectError(f"an actor failed: {_last_line(error)}") from error
         for stage, place in zip(self._stages, places, strict=False):
             stage.give_back(place)
 

@@ -16,6 +16,10 @@ from actors.message import (
     encode_json,
 )
 
+MADE_MAX: Final = 10_000
+"""Messages that one entry may become."""
+MADE_BYTES_MAX: Final = 16 * 2**20
+"""Bytes of data that one entry may become, all its messages together."""
 _COUNT_MAX: Final = 2**53 - 1
 """Lua, which does the commit, has floats only: larger integers are not exact there."""
 
@@ -109,7 +113,9 @@ def encode_item(item: Item) -> Sequence[Entry]:
     entry = item.entry
     if not item.touched:
         return (entry,)
-    return [
+    if len(item.messages) > MADE_MAX:
+        raise MessageError(f"it became {len(item.messages)} messages, more than {MADE_MAX}")
+    made = [
         Entry(
             entry.partition,
             entry.id,
@@ -120,6 +126,10 @@ def encode_item(item: Item) -> Sequence[Entry]:
         )
         for index, message in enumerate(item.messages)
     ]
+    size = sum(len(one.data) + len(one.meta) for one in made)
+    if size > MADE_BYTES_MAX:
+        raise MessageError(f"it became {size} bytes, more than {MADE_BYTES_MAX}")
+    return made
 
 
 def _channel(message: Message, entry: Entry) -> str:

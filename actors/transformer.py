@@ -11,11 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from actors.errors import MessageError, SettingsError
+from actors.errors import MessageError, SettingsError, TooLargeError
 from actors.message import (
     QUEUE_STAGE,
     Batch,
@@ -45,6 +45,9 @@ from actors.transform_item import Item, acks_of, decode_item, encode_item
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+MADE_BYTES_MAX: Final = 64 * 2**20
+"""Bytes of one batch after a stage. One commit holds them; Valkey takes 512 MB in a command."""
 
 
 class _Place(msgspec.Struct, gc=False):
@@ -102,6 +105,7 @@ class Transformer:
         """Transform a batch. A function of the batch alone, as far as the user's code is one.
 
         Raises:
+            TooLargeError: Its entries became more than `MADE_BYTES_MAX` together.
             UnavailableError: See `TimeLimit.watching`.
         """
         began_s = time.perf_counter()
@@ -113,6 +117,8 @@ class Transformer:
             if failed:
                 self._try_again(failed)
         result = encode_batch(self._gather(batch, items))
+        if len(result) > MADE_BYTES_MAX and len(items) > 1:
+            raise TooLargeError(f"{len(items)} entries became {len(result)} bytes")
         self._latency.record(time.perf_counter() - began_s)
         return result
 

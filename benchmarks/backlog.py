@@ -2,8 +2,9 @@
 
     python benchmarks/backlog.py [--messages N] [--size BYTES]
 
-Starts a system of its own on temporary data, stops its nozzle (SIGSTOP), fills the queue, and lets
-the nozzle go on. One subscriber follows one of eight channels. A table on stderr, JSON on stdout.
+Starts a system of its own on temporary data, stops its nozzle and supervisor (SIGSTOP), fills the
+queue, and lets them go on. One subscriber follows one of eight channels. A table on stderr, JSON on
+stdout.
 """
 
 import argparse
@@ -63,15 +64,18 @@ def run(settings: Path, data: Path, *, messages: int, size: int) -> dict[str, An
     with client, following(websocket_url(system.listen), token()) as follower:
         memory = Memory(_processes(client, system.keys))
         with memory.sampled():
-            nozzle = memory.pids["nozzle:0"]
+            # The supervisor, too: it would replace a nozzle that is silent for long.
+            stopped = [memory.pids["nozzle:0"], memory.pids["supervisor"]]
             time.sleep(2)
             before = dict(memory.now)
-            os.kill(nozzle, signal.SIGSTOP)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
             try:
                 fill_s = fill(client, system.keys, system.partitions, messages, size)
                 filled, stored = dict(memory.now), client.info("memory")["used_memory"]
             finally:
-                os.kill(nozzle, signal.SIGCONT)
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
             began_s = time.monotonic()
             drain(client, system.keys, system.partitions)
             drain_s = time.monotonic() - began_s

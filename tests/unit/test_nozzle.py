@@ -1,11 +1,11 @@
 """The nozzle: order, the window, and beginning again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from actors.errors import CrashError, GapError, LostActorError, RaywireError, UnavailableError
+from actors.errors import CrashError, GapError, RaywireError, SuspectError, UnavailableError
 from actors.message import Ack, Batch, DeadLetter, decode_batch
 from actors.metrics import Numbers
 from actors.nozzle import Nozzle
@@ -39,7 +39,7 @@ class Line:
         """Keep what is sent, and commit it."""
         decoded = decode_batch(batch)
         self.sent.append((run, number, _data(decoded)))
-        return asyncio.ensure_future(self._finish(decoded, LostActorError("an actor failed")))
+        return asyncio.ensure_future(self._finish(decoded, SuspectError("an actor failed")))
 
     async def send_alone(self, batch: bytes, run: str, number: int) -> None:
         """Do the same; dies of poison."""
@@ -244,7 +244,7 @@ async def test_who_waits_for_an_entry_that_kills_is_told() -> None:
 async def test_actor_that_dies_for_another_reason_buries_nobody() -> None:
     """Entries under way at a death are sent alone, once, and then all is as before."""
     store = MemoryStore()
-    failures = [LostActorError("killed"), LostActorError("not back yet")]
+    failures = [SuspectError("killed"), SuspectError("not back yet")]
 
     async def twice(_: Batch) -> None:
         if failures:
@@ -281,3 +281,31 @@ async def test_failures_while_suspects_are_sent_do_not_clear_them() -> None:
     await run_until_empty(nozzle(store, line), store)
     assert line.committed == [b"%d" % n for n in range(8) if n != 3]
     assert [letter.data for letter in line.dead] == ["3"]
+
+
+async def test_server_that_came_back_with_less_is_noticed_by_an_idle_nozzle() -> None:
+    """Ids of an emptied server may be lower than what was read: reading on would find nothing."""
+
+    class Emptied(MemoryStore):
+        """Knows of what is applied in another, until that is emptied."""
+
+        async def applied(self, partitions: Sequence[int]) -> dict[int, str]:
+            if emptied:
+                return await super().applied(partitions)
+            return {0: "99999999999999-0", 1: "0-0"}
+
+    store = Emptied()
+    emptied: list[bool] = []
+    line = Line(store)
+    one = nozzle(store, line)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(one.run())
+        await enqueue(store, b"new")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert line.committed == []
+        emptied.append(True)
+        await empty(store)
+        one.drain()
+        await running
+    assert line.committed == [b"new"]

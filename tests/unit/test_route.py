@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray.exceptions
 
-from actors.errors import CrashError, GapError, LostActorError, UnavailableError
+from actors.errors import CrashError, GapError, SuspectError, TooLargeError, UnavailableError
 from actors.route import Route, Stage
 
 
@@ -132,7 +132,7 @@ async def test_death_before_our_turn_is_no_crash() -> None:
     route = route_of(Last(), [Worker("a", die)], marks=marks)
     for _ in range(2):
         marks.mark("nozzle:0", "of an earlier attempt")
-        with pytest.raises(LostActorError):
+        with pytest.raises(SuspectError):
             await route.send_alone(b"x", "r", 0)
 
 
@@ -154,3 +154,14 @@ async def test_batch_alone_passes_stage_by_stage() -> None:
         last.futures[0].set_result(None)
         await task
     assert last.calls == [(b"xab", "r", 0)]
+
+
+async def test_batch_that_became_too_large_alone_is_to_be_halved() -> None:
+    """As if it had ended the process: the nozzle sends less."""
+
+    async def grow(batch: bytes, nozzle: str, mark: str) -> bytes:
+        raise TooLargeError("2 entries became 100000000 bytes")
+
+    route = route_of(Last(), [Worker("a", grow)])
+    with pytest.raises(CrashError, match="100000000"):
+        await route.send_alone(b"x", "r", 0)

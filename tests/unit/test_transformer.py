@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import MessageError, SettingsError
+from actors.errors import MessageError, SettingsError, TooLargeError
 from actors.message import (
     Ack,
     Batch,
@@ -94,6 +94,11 @@ def multiply(message: Message) -> Iterator[Message]:
         yield message.replace(data=number)
         if message.data < 0:
             raise ValueError("below zero")
+
+
+def flood(message: Message, *, value: Any, count: int, size: int = 1) -> Any:
+    """Make many, or large, messages of one value."""
+    return [message.replace(data="x" * size)] * count if message.data == value else message
 
 
 def readdress(message: Message) -> Message:
@@ -456,6 +461,26 @@ def test_message_that_cannot_be_sent_dies_at_once(changes: dict[str, Any], error
     (dead,) = result.dead
     assert error in dead.error
     assert (result.entries, dead.stage, dead.attempts) == ([], "try", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"count": 10_001}, "10001 messages"), ({"count": 5, "size": 4 * 2**20}, "bytes, more than")],
+)
+def test_entry_that_becomes_too_much_dies_at_once(options: dict[str, int], error: str) -> None:
+    """One commit holds all that a batch became, so one message may not become a flood."""
+    result = run(transformer(("flood", {"value": 1, **options})), entry(1), entry(2, 2))
+    (dead,) = result.dead
+    assert error in dead.error
+    assert data_of(result) == [2]
+
+
+def test_batch_that_becomes_too_large_is_to_be_sent_in_parts() -> None:
+    """Each entry is within its limit; together they are not. A single one always passes."""
+    subject = transformer(("flood", {"value": 1, "count": 1, "size": 15 * 2**20}))
+    with pytest.raises(TooLargeError):
+        run(subject, *[entry(1, n) for n in range(1, 6)])
+    assert len(run(subject, entry(1)).entries) == 1
 
 
 def test_data_that_json_cannot_hold_dies() -> None:
