@@ -256,3 +256,30 @@ async def test_page_is_there_only_if_asked_for(demo: bool) -> None:
         response = await http.get("/")
 
     assert response.status_code == (200 if demo else 404)
+
+
+async def test_idempotency_key_holds_at_every_edge() -> None:
+    """Repeated at another edge, also while the first attempt is under way: the first result."""
+    store = MemoryStore(2)
+    request = {"channel": "news", "data": {"n": 1}, "idempotency_key": "once"}
+
+    async def publish(edge: Edge) -> Any:
+        async with httpx.AsyncClient(base_url=f"http://{edge.address}") as http:
+            answer = await http.post(
+                "/api/publish", json=request, headers={"X-API-Key": "a key"}, timeout=10
+            )
+            return answer.json()["result"]
+
+    async with running_edge(store) as one, running_edge(store) as two:
+        # Nothing commits yet, and whoever asked gives up: the answer is lost.
+        lost = asyncio.create_task(publish(one))
+        async with asyncio.timeout(5):
+            while not any((await store.queue_lengths(range(2))).values()):
+                await asyncio.sleep(0.01)
+        lost.cancel()
+        async with pipeline(store):
+            results = await asyncio.gather(publish(two), publish(one), publish(two))
+    assert list(results) == [results[0]] * 3
+    assert results[0]["offset"] == 1
+    found = await store.history("news", since=None, limit=None, meta_ttl_s=60)
+    assert found.offset == 1

@@ -310,8 +310,14 @@ def test_stop_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     name = channel()
     line = b'{"author":"Ann","text":"x"}\n'
+    keyed: dict[str, Any] = {
+        "channel": channel(),
+        "data": {"author": "Ann", "text": "y"},
+        "idempotency_key": "k",
+    }
     with running_system(data) as first:
         pids = children(first.process.pid)
+        result = api(first, "publish", **keyed)["result"]
         publishing = subprocess.Popen(
             [sys.executable, "-m", "serve.cli", "publish", name, "--data", str(data)],
             stdin=subprocess.PIPE,
@@ -334,6 +340,8 @@ def test_stop_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
         while (answer := api(second, "history", channel=name, limit=0)["result"])["offset"] < 3000:
             assert time.monotonic() < end_s, answer
             time.sleep(0.05)
+        # The key holds across the restart, so the first result comes again.
+        assert api(second, "publish", **keyed)["result"] == result
         pids = children(second.process.pid)
         second.stop(signal.SIGHUP)  # its terminal was closed
         assert second.process.returncode == 0
