@@ -169,6 +169,7 @@ class TransformerRole:
         if self._transformer is None:
             code = str(self._role.settings.code)
             self._transformer = Transformer(self._stage, code, numbers=self._role.numbers)
+            self._transformer.guard()
             settle_memory()
         return self._transformer
 

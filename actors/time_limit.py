@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import os
 import signal
 import sys
 import threading
@@ -26,13 +27,10 @@ class TimeLimitError(BaseException):
 class TimeLimit:
     """Interrupt calls that take too long.
 
-    Two lines: a timer of the operating system raises `TimeLimitError` in the main thread, in the
-    middle of the user's code (regular expressions, sleeps and sockets included). What does not
-    react to that, being stuck in C, loses its process when it has taken another half of the limit
-    (at least 1 s); a traceback of all threads is then on stderr.
-
-    Both hold in the main thread only, which is where Ray runs a synchronous actor. The user's code
-    must not use SIGALRM itself.
+    Two lines. A timer of the operating system raises `TimeLimitError` in the main thread, in the
+    middle of the user's code: sleeps, sockets and regular expressions included. It works in the
+    main thread only, where Ray runs a synchronous actor, and the user's code must not use SIGALRM.
+    What does not react to that, being stuck in C, loses its process (see `guard`).
 
     Args:
         limit_s: How long one call may take, in seconds.
@@ -43,6 +41,15 @@ class TimeLimit:
         self.limit_s = limit_s
         self._clock = clock
         self._until: float | None = None
+        self._grace_s = max(_GRACE_S, limit_s / 2)
+
+    def guard(self) -> None:
+        """End the process, from now on, when a call is overdue by half of the limit (at least 1 s).
+
+        Or when C code keeps the interpreter's lock for so long, wherever that is. A traceback of
+        all threads is then on stderr. For processes that do nothing else: one guard for each.
+        """
+        threading.Thread(target=self._guard, name="time limit", daemon=True).start()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -55,7 +62,6 @@ class TimeLimit:
             yield
             return
         tick_s = self.limit_s / _TICKS
-        self._keep_alive()
         handler = signal.signal(signal.SIGALRM, self._tick)
         timer = signal.setitimer(signal.ITIMER_REAL, tick_s, tick_s)
         try:
@@ -67,7 +73,6 @@ class TimeLimit:
             # What ran before goes on: in tests, pytest's own limit.
             signal.setitimer(signal.ITIMER_REAL, *timer)
             signal.signal(signal.SIGALRM, handler)
-            faulthandler.cancel_dump_traceback_later()
 
     def begin(self, times: int = 1) -> None:
         """Begin a call that may take so many times the limit."""
@@ -94,15 +99,22 @@ class TimeLimit:
             raise
 
     def _tick(self, _number: int, _frame: FrameType | None) -> None:
-        # That we are called at all shows that Python code runs.
-        self._keep_alive()
         if self._until is not None and self._clock() > self._until:
             raise self._error()
 
-    def _keep_alive(self) -> None:
-        # In a thread of C, which needs nothing of Python.
-        after_s = self.limit_s + max(_GRACE_S, self.limit_s / 2)
-        faulthandler.dump_traceback_later(after_s, exit=True, file=sys.__stderr__ or 2)
+    def _guard(self) -> None:
+        tick_s = self.limit_s / _TICKS
+        stderr = sys.__stderr__ or 2
+        while True:
+            # In a thread of C, which needs nothing of Python. That we come to put it off shows
+            # that the interpreter's lock is free now and then.
+            after_s = self.limit_s + self._grace_s + tick_s
+            faulthandler.dump_traceback_later(after_s, exit=True, file=stderr)
+            until = self._until
+            if until is not None and self._clock() > until + self._grace_s:
+                faulthandler.dump_traceback(file=stderr)
+                os._exit(1)
+            time.sleep(tick_s)
 
     def _error(self) -> TimeLimitError:
         return TimeLimitError(f"took longer than {self.limit_s:g} s (the stage's time_limit_s)")

@@ -126,7 +126,7 @@ def encode_item(item: Item) -> Sequence[Entry]:
         )
         for index, message in enumerate(item.messages)
     ]
-    size = sum(len(one.data) + len(one.meta) for one in made)
+    size = len(made[0].data) if len(made) == 1 else sum(len(one.data) for one in made)
     if size > MADE_BYTES_MAX:
         raise MessageError(f"it became {size} bytes, more than {MADE_BYTES_MAX}")
     return made

@@ -122,6 +122,10 @@ class Transformer:
         self._latency.record(time.perf_counter() - began_s)
         return result
 
+    def guard(self) -> None:
+        """End this process where a call hangs that cannot be interrupted. See `TimeLimit.guard`."""
+        self._limit.guard()
+
     def close(self) -> None:
         """Close the transforms and the event loop; what fails there is logged, the rest goes on."""
         for transform in self._transforms:
