@@ -1,7 +1,10 @@
 """Which parts are silent: they neither answer nor report. No clock, no I/O."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+_FRESH_S: Final = 5.0
+"""How old the watcher's own last report may be; it is told once a second."""
 
 
 class Silence:
@@ -14,12 +17,10 @@ class Silence:
 
     Args:
         own: The watcher's own part.
-        silent_s: How long a part may be silent.
     """
 
-    def __init__(self, own: str, silent_s: float) -> None:
+    def __init__(self, own: str) -> None:
         self._own = own
-        self._silent_s = silent_s
         self._reports: dict[str, float] = {}
         self._heard_s: dict[str, float] = {}
 
@@ -35,9 +36,7 @@ class Silence:
         """Know that a part has answered."""
         self._heard_s[part] = now_s
 
-    def is_silent(self, part: str, now_s: float) -> bool:
-        """Return whether a part has been silent for too long, and others have not."""
-        own_s = now_s - self._heard_s.get(self._own, now_s - self._silent_s)
-        return (
-            own_s < self._silent_s / 2 and now_s - self._heard_s.get(part, now_s) > self._silent_s
-        )
+    def is_silent(self, part: str, now_s: float, silent_s: float) -> bool:
+        """Return whether a part has been silent for so long, and the watcher has not."""
+        own_s = now_s - self._heard_s.get(self._own, now_s - silent_s)
+        return own_s < _FRESH_S and now_s - self._heard_s.get(part, now_s) > silent_s

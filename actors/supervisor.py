@@ -52,6 +52,7 @@ class _Watched:
         self.pid = 0
         self.ping: Any = None
         self.asked_s = 0.0
+        self.silent_s = _SILENT_S
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -76,7 +77,7 @@ class Supervisor:
         self._numbers = Numbers("supervisor")
         self._stats = RedisStats(url, Keys(settings.app), timeout_s=settings.redis.timeout_s)
         self._reporter = Reporter(self._stats, NAME, self._numbers)
-        self._silence = Silence(NAME, _SILENT_S)
+        self._silence = Silence(NAME)
         self._actors: dict[str, _Watched] = {}
         self._stages: list[list[_Watched]] = []
         self._runs: dict[Any, int] = {}
@@ -168,6 +169,8 @@ class Supervisor:
                     num_gpus=stage.num_gpus,
                     resources=stage.resources,
                 )
+                # C code of the user's may keep the interpreter's lock until its own limit is over.
+                made.silent_s = _SILENT_S + 1.5 * stage.time_limit_s
                 self._stages[number].append(made)
         for index in range(settings.nozzle.count):
             self._actor(f"publisher:{index}", PublisherRole, (index, settings, url), num_cpus=0)
@@ -182,9 +185,8 @@ class Supervisor:
     def _load(self) -> None:
         """Wait until every actor is up and every transform is loaded."""
         waiting: dict[Any, _Watched] = {}
-        for name, watched in self._actors.items():
-            call = watched.handle.ready if name.startswith("transformer:") else watched.handle.ping
-            waiting[call.remote()] = watched
+        for watched in self._actors.values():
+            waiting[_up(watched)] = watched
         while waiting and not self._draining.is_set():
             done, _ = ray.wait(list(waiting), num_returns=1, timeout=_LOOK_EVERY_S)
             for ref in done:
@@ -199,7 +201,7 @@ class Supervisor:
                         extra={"actor": watched.name, "why": str(error)[:500]},
                     )
                     time.sleep(_LOOK_EVERY_S)
-                    waiting[watched.handle.ping.remote()] = watched
+                    waiting[_up(watched)] = watched
                 else:
                     watched.state = "ready"
 
@@ -247,7 +249,7 @@ class Supervisor:
         except UnavailableError:
             return
         for watched in overdue:
-            if self._silence.is_silent(watched.name, now_s):
+            if self._silence.is_silent(watched.name, now_s, watched.silent_s):
                 log.error("actor hangs, replacing it", extra={"actor": watched.name})
                 watched.state = "restarting"
                 # Also where its process is stopped: after some seconds Ray ends it by force.
@@ -277,6 +279,12 @@ class Supervisor:
             log.warning("actor was restarted", extra={"actor": watched.name})
         watched.pid, watched.state = pid, "ready"
         self._silence.answered(watched.name, time.monotonic())
+
+
+def _up(watched: _Watched) -> Any:
+    """Ask for a sign that an actor is up: of a transformer, that its transforms are loaded."""
+    is_transformer = watched.name.startswith("transformer:")
+    return (watched.handle.ready if is_transformer else watched.handle.ping).remote()
 
 
 class Pipeline:
