@@ -66,6 +66,14 @@ class Keys:
         """Name the sorted set of client ids by the time at which each entry expires."""
         return f"{self.app}:{{{partition}}}:presence_expiry:{channel}"
 
+    def box_open(self, edge: str) -> str:
+        """Name the string that is there while an edge has a box."""
+        return f"{self.app}:emulation:{{{edge}}}:open"
+
+    def box(self, edge: str) -> str:
+        """Name the stream of what other edges have left for an edge."""
+        return f"{self.app}:emulation:{{{edge}}}"
+
     @property
     def layout(self) -> str:
         """Name the hash of facts that are fixed for the life of the data."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from actors.box import Boxes
 from actors.message import Ack, DeadLetter, Entry
 
 
@@ -250,6 +251,11 @@ class EdgeStore(Protocol):
     @property
     def dead_letters(self) -> DeadLetters:
         """Return the dead letters, over the same connections."""
+        ...
+
+    @property
+    def boxes(self) -> Boxes:
+        """Return what edges leave for one another, over the same connections."""
         ...
 
     async def enqueue(

@@ -16,6 +16,7 @@ from actors.errors import NumberGapError
 from actors.message import FIRST_ID, Ack, DeadLetter, Entry, id_key, splice_counts
 from actors.partition import partition_of
 from actors.store import Commit, Committed, FeedGroup, FeedRecord, Group, History, NewMessage
+from actors.store_memory_box import MemoryBoxes
 from actors.store_memory_dead import MemoryDeadLetters
 
 _T = TypeVar("_T")
@@ -56,6 +57,7 @@ class MemoryStore:
         self.dead_letters = MemoryDeadLetters(
             dead_records_max, next_id=self._next_id, enqueue=self._enqueue, tell=self._tell
         )
+        self.boxes = MemoryBoxes(clock=clock, wait_for=self._wait_for, tell=self._tell)
         self.stats: dict[str, dict[str, Any]] = {}
         self._feed_records_max = feed_records_max
         self._clock = clock

@@ -11,6 +11,7 @@ from actors.message import FIRST_ID, Ack
 from actors.partition import Keys, partition_of
 from actors.store import FeedGroup, FeedRecord, History, NewMessage
 from actors.store_redis import new_epoch
+from actors.store_redis_box import RedisBoxes
 from actors.store_redis_client import Script, async_client, is_cluster, pack, translated
 from actors.store_redis_dead import RedisDeadLetters
 
@@ -53,6 +54,7 @@ class RedisEdgeStore:
         self._client = async_client(url, timeout_s=timeout_s)
         self._blocking = async_client(url, timeout_s=timeout_s + block_s_max)
         self.dead_letters = RedisDeadLetters(self._client, url, keys)
+        self.boxes = RedisBoxes(self._client, self._blocking, url, keys)
         self._enqueue = Script("enqueue")
         self._history = Script("history")
         self._presence = Script("presence")

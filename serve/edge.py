@@ -12,6 +12,7 @@ from actors.store import EdgeStore, FeedRecord, StatsWriter
 from serve.api_calls import ApiCalls
 from serve.demo import routes as demo
 from serve.edge_app import edge_app
+from serve.emulation import Emulation
 from serve.feed import FeedFollower
 from serve.health import Health
 from serve.hub import Hub
@@ -56,11 +57,12 @@ class Edge:
             knows=lambda channel: settings.channel_settings(channel) is not None,
             timeout_s=settings.edge.publish_timeout_s,
         )
-        self._hub = Hub(settings, store, self._intake.publish, version=version)
+        self._hub = Hub(settings, store, self._intake.publish, version=version, node=self.uid)
+        self._emulation = Emulation(store.boxes, self.uid)
         self._follower = FeedFollower(store, partitions, self._on_records, self._hub.feed_gap)
         self._health = Health(self._intake, self._follower, partitions)
         calls = ApiCalls(settings, store, self._intake)
-        routes = asgi.routes(self._hub)
+        routes = asgi.routes(self._hub, self._emulation)
         if settings.demo:
             routes += demo.router(self._intake.publish, store, settings).routes
         self.app = edge_app(settings, store, calls, self._health, routes)
@@ -86,6 +88,7 @@ class Edge:
         """
         await self._hub.start()
         self._follower.start()
+        self._emulation.start()
         self._reporter.start()
         self._measuring = asyncio.get_running_loop().create_task(self._measure(), name="measure")
         try:
@@ -104,6 +107,7 @@ class Edge:
             return
         self._listener.check()
         self._follower.check()
+        self._emulation.check()
         if self._measuring is not None and self._measuring.done():
             self._measuring.result()
 
@@ -122,6 +126,7 @@ class Edge:
         self._listener.refuse()
         await self._hub.close()
         await self._listener.close()
+        await self._emulation.close()
         await self._health.close()
         await self._intake.close()
         if self._measuring is not None:

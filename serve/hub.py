@@ -20,6 +20,7 @@ from serve.auth import Access
 from serve.channel import Channel
 from serve.connection import Connection, Sink
 from serve.healer import Healer
+from serve.place import Place
 from serve.presence import PresenceKeeper
 from serve.protocol import DisconnectCode, Join, Leave
 from serve.session import Session
@@ -52,6 +53,7 @@ class Hub:
         wall: Callable[[], float] = time.time,
         spread: Callable[[], float] = random.random,
         version: str = "",
+        node: str = "",
     ) -> None:
         """Prepare.
 
@@ -63,6 +65,7 @@ class Hub:
             wall: Seconds since the epoch, for tokens.
             spread: Random numbers from 0 to 1, which keep pings apart.
             version: Of the server, as told to clients.
+            node: The name of this edge, as told to clients that must name it.
         """
         self.settings = settings
         self.access = Access(settings, wall)
@@ -71,6 +74,7 @@ class Hub:
         self._clock = clock
         self._spread = spread
         self._version = version
+        self._node = node
         self._channels: dict[str, Channel] = {}
         self._connections: dict[Connection, dict[Subscription, None]] = {}
         self._presence = PresenceKeeper(store, settings.client)
@@ -112,12 +116,19 @@ class Hub:
         """Whether one more client must be refused (status 503)."""
         return self._closing or len(self._connections) >= self.settings.client.connections_max
 
-    def connect(self, sink: Sink, wire: Wire, *, one_way: bool = False) -> Connection:
+    def connect(
+        self, sink: Sink, wire: Wire, *, one_way: bool = False, emulated: bool = False
+    ) -> Connection:
         """Take a new client.
 
         Call `receive` (one way: `connect`) of the connection with what comes from it, and `lost`
-        when it is gone.
+        when it is gone. A client that is `emulated` sends by requests that name its session.
         """
+        place = Place(
+            self._version,
+            session=str(uuid.uuid4()) if one_way or emulated else "",
+            node=self._node if emulated else "",
+        )
         session = Session(
             str(uuid.uuid4()),
             self.access,
@@ -125,7 +136,7 @@ class Hub:
             now=self._clock(),
             spread=self._spread(),
             one_way=one_way,
-            version=self._version,
+            place=place,
         )
         connection = Connection(self, session, wire, sink, self._clock)
         self._connections[connection] = {}

@@ -17,6 +17,7 @@ from actors.store import History as StoredHistory
 from serve.asks import Ask, AskJoin, AskLeave, AskPresence, AskPublish, AskStats
 from serve.auth import Access, Claims
 from serve.client import Client
+from serve.place import NOWHERE, Place
 from serve.protocol import (
     Close,
     Command,
@@ -72,7 +73,7 @@ class Session:
         now: The caller's clock, in seconds.
         spread: 0 to 1: where in the second half of the interval the first ping is.
         one_way: It only connects; everything else comes from the server.
-        version: Of the server, as told to the client.
+        place: What the client is told of the server.
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class Session:
         now: float,
         spread: float = 1.0,
         one_way: bool = False,
-        version: str = "",
+        place: Place = NOWHERE,
     ) -> None:
         self.client = client
+        self.place = place
         self.state = State.NEW
         self.close: Close | None = None
         self.subscriptions: dict[str, Subscription] = {}
@@ -94,7 +96,6 @@ class Session:
         self._limits = access.client
         self._codec = codec
         self._one_way = one_way
-        self._version = version
         self._client = Client(client, Claims(), access)
         self._now = now
         self._messages: list[bytes] = []
@@ -300,13 +301,14 @@ class Session:
             expires, ttl = self._expire()
             result = ConnectResult(
                 client=self.client,
-                version=self._version,
+                version=self.place.version,
                 expires=expires,
                 ttl=ttl,
                 subs=results,
                 ping=max(1, round(self._limits.ping_interval_s)),
                 pong=not self._one_way,
-                session=self.client if self._one_way else "",
+                session=self.place.session,
+                node=self.place.node,
             )
             self._reply(ask.id, result)
         for subscription in ask.subscriptions:
@@ -337,7 +339,7 @@ class Session:
             raise DisconnectError(DisconnectCode.INSUFFICIENT_STATE)
         self._client.claims = claims
         expires, ttl = self._expire()
-        self._reply(command_id, RefreshResult(self.client, self._version, expires, ttl))
+        self._reply(command_id, RefreshResult(self.client, self.place.version, expires, ttl))
 
     def _sub_refresh(self, command_id: int, request: SubRefresh) -> None:
         del command_id
@@ -348,7 +350,7 @@ class Session:
         # No subscription expires by a token of its own.
         raise DisconnectError(DisconnectCode.BAD_REQUEST)
 
-    # --- channels
+    # --- channels, and what there is nothing for
 
     def _subscribe(self, command_id: int, request: Subscribe) -> None:
         options = self._access.options(request.channel)
@@ -388,8 +390,6 @@ class Session:
 
     def _check_presence(self, channel: str) -> None:
         self._client.check_presence(channel, subscribed=channel in self.subscriptions)
-
-    # --- what there is nothing for
 
     def _rpc(self, command_id: int, request: Rpc) -> None:
         del command_id, request

@@ -5,6 +5,7 @@ not; sessions are the same.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -14,14 +15,20 @@ from starlette.websockets import WebSocket
 
 from serve.auth import origin_allowed
 from serve.connection import Connection
+from serve.emulation import Emulation
 from serve.hub import Hub
 from serve.protocol import Close, DisconnectCode
-from serve.protocol_json import JSON
-from serve.transports import sse
+from serve.protocol_json import JSON, ONE_WAY_JSON
+from serve.transports.emulation import emulation_route
+from serve.transports.http_stream import HTTP_STREAM, ONE_WAY_HTTP_STREAM
+from serve.transports.one_way import farewell, take_first
 from serve.transports.outlet import Outlet, run
+from serve.transports.sse import ONE_WAY_SSE, SSE
+from serve.transports.stream import stream_route
 from serve.wire import Wire
 
 PATH: Final = "/connection/websocket"
+ONE_WAY_PATH: Final = "/connection/uni_websocket"
 _TOO_BIG: Final = 1009
 
 
@@ -30,14 +37,23 @@ def _unframed(block: bytes) -> bytes:
 
 
 ASGI_JSON: Final = Wire(JSON, _unframed, stream=False)
+ASGI_ONE_WAY_JSON: Final = Wire(ONE_WAY_JSON, _unframed, stream=False)
 
 
-def routes(hub: Hub) -> list[BaseRoute]:
+def routes(hub: Hub, emulation: Emulation) -> list[BaseRoute]:
     """Return every route that clients connect by, for a Starlette or FastAPI app."""
-    return [WebSocketRoute(PATH, websocket_endpoint(hub)), *sse.routes(hub)]
+    kinds = (SSE, ONE_WAY_SSE, HTTP_STREAM, ONE_WAY_HTTP_STREAM)
+    return [
+        WebSocketRoute(PATH, websocket_endpoint(hub)),
+        WebSocketRoute(ONE_WAY_PATH, websocket_endpoint(hub, one_way=True)),
+        *(stream_route(hub, emulation, kind) for kind in kinds),
+        emulation_route(hub, emulation),
+    ]
 
 
-def websocket_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
+def websocket_endpoint(
+    hub: Hub, *, one_way: bool = False
+) -> Callable[[WebSocket], Awaitable[None]]:
     """Return an endpoint that serves JSON sessions."""
 
     async def serve(websocket: WebSocket) -> None:
@@ -52,7 +68,7 @@ def websocket_endpoint(hub: Hub) -> Callable[[WebSocket], Awaitable[None]]:
             offered = _subprotocols(headers)
             chosen = "centrifuge-json" if "centrifuge-json" in offered else None
             await websocket.accept(subprotocol=chosen)
-            await _serve(hub, websocket)
+            await (_serve_one_way if one_way else _serve)(hub, websocket)
 
     return serve
 
@@ -72,12 +88,28 @@ async def _refuse(websocket: WebSocket, status: int, text: str) -> None:
 async def _serve(hub: Hub, websocket: WebSocket) -> None:
     outlet = Outlet(hub.settings.client.outbox_bytes_max)
     connection = outlet.connection = hub.connect(outlet, ASGI_JSON)
-    frame_bytes_max = hub.settings.client.frame_bytes_max
     await run(
         outlet,
         connection,
         send=_send(outlet, websocket),
-        receive=_receive(outlet, connection, websocket, frame_bytes_max),
+        receive=_receive(
+            outlet, connection, websocket, hub.settings.client.frame_bytes_max, connection.receive
+        ),
+    )
+
+
+async def _serve_one_way(hub: Hub, websocket: WebSocket) -> None:
+    outlet = Outlet(hub.settings.client.outbox_bytes_max)
+    connection = outlet.connection = hub.connect(outlet, ASGI_ONE_WAY_JSON, one_way=True)
+    take = partial(take_first, connection)
+    request = websocket.query_params.get("cf_connect")
+    if request is not None:
+        take(request.encode(errors="replace"))
+    await run(
+        outlet,
+        connection,
+        send=_send_one_way(outlet, websocket),
+        receive=_receive(outlet, connection, websocket, hub.settings.client.frame_bytes_max, take),
     )
 
 
@@ -85,12 +117,31 @@ async def _send(outlet: Outlet, websocket: WebSocket) -> None:
     while blocks := await outlet.take():
         for block in blocks:
             await websocket.send_text(block.decode())
+    await _close(outlet, websocket)
+
+
+async def _send_one_way(outlet: Outlet, websocket: WebSocket) -> None:
+    """Send each push in a frame of its own, and the reason of the end in both ways."""
+    while blocks := await outlet.take():
+        for block in blocks:
+            for push in block.decode().split("\n"):
+                await websocket.send_text(push)
+    if outlet.ended is not None:
+        await websocket.send_text(farewell(ASGI_ONE_WAY_JSON, outlet.ended).decode())
+    await _close(outlet, websocket)
+
+
+async def _close(outlet: Outlet, websocket: WebSocket) -> None:
     if outlet.ended is not None:
         await websocket.close(outlet.ended.code, outlet.ended.frame_reason)
 
 
 async def _receive(
-    outlet: Outlet, connection: Connection, websocket: WebSocket, frame_bytes_max: int
+    outlet: Outlet,
+    connection: Connection,
+    websocket: WebSocket,
+    frame_bytes_max: int,
+    take: Callable[[bytes], None],
 ) -> None:
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
         text = message.get("text")
@@ -99,5 +150,5 @@ async def _receive(
         elif len(frame := text.encode()) > frame_bytes_max:
             connection.shut(Close(_TOO_BIG, "message too big"))
         else:
-            connection.receive(frame)
+            take(frame)
         await outlet.readable()

@@ -10,6 +10,7 @@ import http
 import logging
 from collections.abc import Sequence
 from typing import Any, Final, cast
+from urllib.parse import parse_qs
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -20,12 +21,14 @@ from serve.auth import origin_allowed
 from serve.connection import Connection
 from serve.hub import Hub
 from serve.protocol import Close, DisconnectCode
-from serve.protocol_json import JSON
+from serve.protocol_json import JSON, ONE_WAY_JSON
+from serve.transports.one_way import farewell, take_first
 from serve.wire import Wire
 
 log = logging.getLogger(__name__)
 
 PATH: Final = "/connection/websocket"
+ONE_WAY_PATH: Final = "/connection/uni_websocket"
 SUBPROTOCOL: Final = Subprotocol("centrifuge-json")
 _CLOSE_TIMEOUT_S: Final = 3.0
 """How long a client may take to answer our close frame, or to read what is before it."""
@@ -50,7 +53,13 @@ def _select_subprotocol(core: ServerProtocol, offered: Sequence[Subprotocol]) ->
     return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
+def text_frames(block: bytes) -> bytes:
+    """Make a frame of each message of a block, which clients that know no blocks can read."""
+    return b"".join(map(text_frame, block.split(b"\n")))
+
+
 WEBSOCKET_JSON: Final = Wire(JSON, text_frame, stream=True)
+ONE_WAY_WEBSOCKET_JSON: Final = Wire(ONE_WAY_JSON, text_frames, stream=True)
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -74,6 +83,7 @@ class WebSocketProtocol(asyncio.Protocol):
         )
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._connection: Connection | None = None
+        self._one_way = False
         self._closing = False
         self._parts: list[bytes] = []
         self._text = True
@@ -134,6 +144,8 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self._closing = True
         self.resume()  # The client's answer is to be read.
+        if self._one_way:
+            self._transport.write(farewell(ONE_WAY_WEBSOCKET_JSON, close))
         self._core.send_close(close.code, close.frame_reason)
         self._write_core()
 
@@ -155,7 +167,8 @@ class WebSocketProtocol(asyncio.Protocol):
             # Some clients send it empty, which the core would refuse.
             del headers["Sec-WebSocket-Protocol"]
         response = self._core.accept(request)
-        if request.path.partition("?")[0] != PATH:
+        path, _, query = request.path.partition("?")
+        if path not in (PATH, ONE_WAY_PATH):
             response = self._core.reject(http.HTTPStatus.NOT_FOUND, "Not found\n")
         elif not origin_allowed(
             headers.get("Origin"), headers.get("Host"), self._limits.allowed_origins
@@ -167,7 +180,16 @@ class WebSocketProtocol(asyncio.Protocol):
         if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
             # Before anything of ours is sent.
             self._write_core()
+            self._open(query, one_way=path == ONE_WAY_PATH)
+
+    def _open(self, query: str, *, one_way: bool) -> None:
+        self._one_way = one_way
+        if not one_way:
             self._connection = self._hub.connect(self, WEBSOCKET_JSON)
+            return
+        self._connection = self._hub.connect(self, ONE_WAY_WEBSOCKET_JSON, one_way=True)
+        for request in parse_qs(query).get("cf_connect", ()):
+            take_first(self._connection, request.encode(errors="replace"))
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
@@ -192,7 +214,10 @@ class WebSocketProtocol(asyncio.Protocol):
         except UnicodeDecodeError:
             self._core.fail(1007, "not UTF-8")  # RFC 6455, section 8.1
             return
-        self._connection.receive(message)
+        if self._one_way:
+            take_first(self._connection, message)
+        else:
+            self._connection.receive(message)
 
     def _write_core(self) -> None:
         """Send what the core has to say; an empty part means: nothing comes after this."""
@@ -218,7 +243,7 @@ class WebSocketProtocol(asyncio.Protocol):
 def websocket_protocol(hub: Hub) -> type[asyncio.Protocol]:
     """Return what `uvicorn.Config(ws=...)` takes to serve a hub's WebSockets.
 
-    Only `/connection/websocket` is served; other paths get 404, also where the ASGI app has them.
+    Only the two paths of clients are served; others get 404, also where the ASGI app has them.
     """
 
     class BoundProtocol(WebSocketProtocol):

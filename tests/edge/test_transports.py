@@ -20,6 +20,7 @@ from actors.message import Ack, Meta
 from actors.settings import ChannelSettings, ClientSettings, Settings
 from actors.store import FeedGroup, FeedRecord
 from actors.store_memory import MemoryStore
+from serve.emulation import Emulation
 from serve.hub import Hub
 from serve.transports.asgi import routes
 from serve.transports.websocket import websocket_protocol
@@ -79,7 +80,7 @@ async def running(*, own: bool, **limits: Any) -> AsyncIterator[Edge]:
 
     hub = Hub(settings, store, publish)
     config = uvicorn.Config(
-        Starlette(routes=routes(hub)),
+        Starlette(routes=routes(hub, Emulation(store.boxes, "e1"))),
         ws=websocket_protocol(hub) if own else "websockets-sansio",
         log_level="error",
         lifespan="off",
@@ -386,6 +387,74 @@ async def test_commands_wait_while_others_are_under_way(listener: Edge) -> None:
         for start in range(10, 510, 50):
             await say(ws, *({"id": n, "history": history} for n in range(start, start + 50)))
         assert [reply["id"] for reply in await hear(ws, 500)] == list(range(10, 510))
+
+
+# --- one-way WebSocket, both ways in
+
+
+def one_way(edge: Edge, request: str | None = None, **options: Any) -> connect:
+    """Open a WebSocket that only listens."""
+    query = "" if request is None else f"?cf_connect={quote(request)}"
+    return connect(f"ws://{edge.host}/connection/uni_websocket{query}", **options)
+
+
+@pytest.mark.parametrize("how", ["by query", "by message"])
+async def test_one_way_socket_tells_what_happens(edge: Edge, how: str) -> None:
+    """The connect push first, then one push a frame, whatever the client says meanwhile."""
+    wanted = '{"subs": {"plain:a": {}}}'
+    async with one_way(edge, wanted if how == "by query" else None) as ws:
+        if how == "by message":
+            await ws.send(wanted)
+        (first,) = await hear(ws, 1)
+        assert set(first["connect"]["subs"]) == {"plain:a"}
+        assert first["connect"]["session"]
+        await ws.send("nonsense")
+        edge.deliver("plain:a", *(b'{"data":%d}' % number for number in range(100)))
+        for number in range(100):
+            assert json.loads(await ws.recv()) == {"channel": "plain:a", "pub": {"data": number}}
+    await edge.until("num_clients", 0)
+
+
+async def test_one_way_socket_is_told_why_it_ends(edge: Edge) -> None:
+    """By a push and by the close frame."""
+    async with one_way(edge, "{}") as ws:
+        await hear(ws, 1)
+        await edge.hub.close()
+        push = {"code": 3001, "reason": "shutdown", "reconnect": True}
+        assert await hear(ws, 1) == [{"disconnect": push}]
+        assert await closed(ws) == (3001, "shutdown")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"), [("nonsense", 3501), ('{"token":"x"}', 3500), ("[]", 3501)]
+)
+async def test_one_way_socket_that_cannot_connect_ends(
+    edge: Edge, request_: str, code: int
+) -> None:
+    """In the query as well as in the first message."""
+    async with one_way(edge, request_) as ws:
+        assert (await closed(ws))[0] == code
+    async with one_way(edge) as ws:
+        await ws.send(request_)
+        assert (await closed(ws))[0] == code
+
+
+async def test_one_way_socket_obeys_origins_and_limits(edge: Edge) -> None:
+    """As any other."""
+    with pytest.raises(InvalidStatus) as caught:
+        await one_way(edge, "{}", origin="https://evil.example")
+    assert caught.value.response.status_code == 403
+    async with one_way(edge) as ws:
+        await ws.send("x" * 70_000)
+        assert (await closed(ws))[0] == 1009
+
+
+async def test_one_way_socket_that_leaves_is_noticed(edge: Edge) -> None:
+    """Its presence goes at once."""
+    async with one_way(edge, '{"subs":{"seen:a":{}}}') as ws:
+        await hear(ws, 1)
+        assert len(await edge.store.presence("seen:a")) == 1
+    await edge.empty("seen:a")
 
 
 # --- Server-Sent Events

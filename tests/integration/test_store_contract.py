@@ -9,6 +9,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from actors.box import NOTES_MAX
 from actors.errors import NumberGapError
 from actors.message import FIRST_ID, Ack, DeadLetter, Entry, decode_json
 from actors.partition import Keys, partition_of
@@ -588,3 +589,63 @@ async def test_oldest_dead_letters_go_first(valkey_url: str) -> None:
     assert data_of(await edge.dead_letters.read(P, limit=9)) == ["2", "3"]
     ledger.close()
     await edge.close()
+
+
+async def test_notes_are_taken_in_order_and_once(store: Store) -> None:
+    """By the edge they were left for, whichever way the calls were cut."""
+    boxes = store.edge.boxes
+    await boxes.open("e1", ttl_s=60)
+    await boxes.open("e2", ttl_s=60)
+    assert await boxes.post("e1", [b"1", b"2"]) == 2
+    assert await boxes.post("e1", [b"\x00\xff", b"4"]) == 2
+    assert await boxes.take("e1", limit=3, block_s=1) == [b"1", b"2", b"\x00\xff"]
+    assert await boxes.take("e1", limit=3, block_s=1) == [b"4"]
+    assert await boxes.take("e1", limit=3, block_s=0.01) == []
+    assert await boxes.take("e2", limit=3, block_s=0.01) == []
+
+
+async def test_taking_waits_for_a_note(store: Store) -> None:
+    """It ends as soon as there is one."""
+    boxes = store.edge.boxes
+    await boxes.open("e1", ttl_s=60)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        taking = tasks.create_task(boxes.take("e1", limit=1, block_s=4))
+        await asyncio.sleep(0)
+        await boxes.post("e1", [b"1"])
+    assert taking.result() == [b"1"]
+
+
+async def test_box_that_is_not_open_is_not_there(store: Store) -> None:
+    """Never opened, closed, or not renewed in time."""
+    boxes = store.edge.boxes
+    assert await boxes.post("e1", [b"1"]) is None
+    await boxes.open("e1", ttl_s=60)
+    assert await boxes.post("e1", [b"1"]) == 1
+    await boxes.close("e1")
+    assert await boxes.post("e1", [b"1"]) is None
+    await boxes.open("e1", ttl_s=0.05)
+    async with asyncio.timeout(5):
+        while await boxes.post("e1", [b"1"]) is not None:
+            await asyncio.sleep(0.01)
+    await boxes.open("e1", ttl_s=60)
+    assert await boxes.take("e1", limit=3, block_s=0.01) == []
+
+
+async def test_renewing_keeps_the_notes(store: Store) -> None:
+    """And an unused box is renewed as well as any."""
+    boxes = store.edge.boxes
+    await boxes.open("e1", ttl_s=60)
+    await boxes.post("e1", [b"1"])
+    await boxes.open("e1", ttl_s=60)
+    assert await boxes.take("e1", limit=3, block_s=1) == [b"1"]
+
+
+async def test_full_box_accepts_as_much_as_fits(store: Store) -> None:
+    """And again as soon as some of it was taken."""
+    boxes = store.edge.boxes
+    await boxes.open("e1", ttl_s=60)
+    assert await boxes.post("e1", [b"x"] * (NOTES_MAX - 1)) == NOTES_MAX - 1
+    assert await boxes.post("e1", [b"last", b"too many"]) == 1
+    assert await boxes.post("e1", [b"too many"]) == 0
+    await boxes.take("e1", limit=10, block_s=1)
+    assert await boxes.post("e1", [b"y"]) == 1

@@ -22,3 +22,10 @@ def test_keys_of_a_partition_share_a_hash_slot() -> None:
     ]  # fmt: skip
     assert all(name.startswith("app:{3}:") for name in names)
     assert len(set(names)) == len(names)
+
+
+def test_keys_of_an_edge_share_a_hash_slot() -> None:
+    """One script uses both."""
+    keys = Keys("app")
+    assert keys.box("e1") == "app:emulation:{e1}"
+    assert keys.box_open("e1").startswith(keys.box("e1"))

@@ -15,6 +15,7 @@ from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Setti
 from actors.store import History
 from serve.asks import Ask, AskHistory, AskJoin, AskLeave, AskPresence, AskPublish, AskStats
 from serve.auth import Access
+from serve.place import NOWHERE, Place
 from serve.protocol import (
     Connect,
     DisconnectCode,
@@ -57,7 +58,7 @@ NAMESPACES = {
 class Client:
     """A session, and what a test does with it."""
 
-    def __init__(self, *, one_way: bool = False, **limits: Any) -> None:
+    def __init__(self, *, one_way: bool = False, place: Place = NOWHERE, **limits: Any) -> None:
         settings = Settings(
             client=ClientSettings(**limits),
             auth=AuthSettings(token_secret=SecretStr(SECRET)),
@@ -72,6 +73,7 @@ class Client:
             now=self.now,
             spread=1.0,
             one_way=one_way,
+            place=place,
         )
 
     def say(self, *commands: dict[str, Any]) -> list[Any]:
@@ -154,6 +156,17 @@ def test_connect_says_who_the_client_is_and_how_to_ping() -> None:
     client.say({"id": 7, "connect": {"token": token(sub="u")}})
     assert client.join() == [{"id": 7, "connect": {"client": "id", "ping": 25, "pong": True}}]
     assert client.session.user == "u"
+
+
+def test_client_that_sends_by_requests_is_told_what_to_name() -> None:
+    """Session and node, beside the rest."""
+    client = Client(place=Place("1.0", session="secret", node="e1"))
+    client.say({"id": 1, "connect": {"token": token(sub="u")}})
+    (reply,) = client.join()
+    assert reply["connect"] == {
+        "client": "id", "version": "1.0", "ping": 25, "pong": True, "session": "secret",
+        "node": "e1",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -894,12 +907,12 @@ def test_no_frames_raise(frames: list[bytes]) -> None:
 
 def test_one_way_client_connects_and_never_pongs() -> None:
     """The first message is a bare connect push with a session id; pings need no answer."""
-    client = Client(one_way=True)
+    client = Client(one_way=True, place=Place(session="secret"))
     wishes = {"open:a": Subscribe()}
     client.session.connect(Connect(token=token(sub="u"), subs=wishes), client.now)
     (push,) = client.join(top(0))
     assert push == {
-        "connect": {"client": "id", "subs": {"open:a": {}}, "ping": 25, "session": "id"}
+        "connect": {"client": "id", "subs": {"open:a": {}}, "ping": 25, "session": "secret"}
     }
     assert client.wait(25) == [{}]
     assert client.wait(24) == []

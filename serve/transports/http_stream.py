@@ -1,0 +1,34 @@
+"""HTTP streaming, one way and both ways: a response of JSON lines that goes on.
+
+https://centrifugal.dev/docs/transports/http_stream,
+https://centrifugal.dev/docs/transports/uni_http_stream
+"""
+
+from typing import Final
+
+from serve.protocol_json import JSON, ONE_WAY_JSON
+from serve.transports.stream import StreamKind
+from serve.wire import Wire
+
+
+def json_lines(block: bytes) -> bytes:
+    """End the last line of a block; each message is a line already."""
+    return block + b"\n"
+
+
+_HEADERS: Final = {"Content-Type": "application/x-ndjson"}
+HTTP_STREAM: Final = StreamKind(
+    path="/connection/http_stream",
+    methods=("POST",),
+    wire=Wire(JSON, json_lines, stream=True),
+    one_way=False,
+    headers=_HEADERS,
+)
+ONE_WAY_HTTP_STREAM: Final = StreamKind(
+    path="/connection/uni_http_stream",
+    methods=("POST",),
+    wire=Wire(ONE_WAY_JSON, json_lines, stream=True),
+    one_way=True,
+    headers=_HEADERS,
+    not_empty=("POST",),
+)
