@@ -80,6 +80,11 @@ class Keys:
         return f"{self.app}:layout"
 
     @property
+    def control(self) -> str:
+        """Name the capped stream by which edges tell one another what to do to clients."""
+        return f"{self.app}:control"
+
+    @property
     def marks(self) -> str:
         """Name the hash nozzle -> the mark of the batch that is being transformed alone for it."""
         return f"{self.app}:marks"

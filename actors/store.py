@@ -14,6 +14,7 @@ import msgspec
 
 from actors.box import Boxes
 from actors.message import Ack, DeadLetter, Entry
+from actors.store_control import ControlStream
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -258,6 +259,11 @@ class EdgeStore(Protocol):
         """Return what edges leave for one another, over the same connections."""
         ...
 
+    @property
+    def control(self) -> ControlStream:
+        """Return the stream by which edges tell one another what to do."""
+        ...
+
     async def enqueue(
         self,
         partition: int,
@@ -318,6 +324,10 @@ class EdgeStore(Protocol):
             reverse: Newest first.
             meta_ttl_s: For the epoch, if it must be created.
         """
+        ...
+
+    async def history_remove(self, channel: str) -> None:
+        """Forget a channel's publications; its offset and epoch go on as if they had expired."""
         ...
 
     async def counters(self, channel: str) -> dict[str, int]:

@@ -17,6 +17,7 @@ from actors.message import FIRST_ID, Ack, DeadLetter, Entry, id_key, splice_coun
 from actors.partition import partition_of
 from actors.store import Commit, Committed, FeedGroup, FeedRecord, Group, History, NewMessage
 from actors.store_memory_box import MemoryBoxes
+from actors.store_memory_control import MemoryControl
 from actors.store_memory_dead import MemoryDeadLetters
 
 _T = TypeVar("_T")
@@ -58,6 +59,9 @@ class MemoryStore:
             dead_records_max, next_id=self._next_id, enqueue=self._enqueue, tell=self._tell
         )
         self.boxes = MemoryBoxes(clock=clock, wait_for=self._wait_for, tell=self._tell)
+        self.control = MemoryControl(
+            next_id=self._next_id, tell=self._tell, wait_for=self._wait_for
+        )
         self.stats: dict[str, dict[str, Any]] = {}
         self._feed_records_max = feed_records_max
         self._clock = clock
@@ -266,6 +270,10 @@ class MemoryStore:
         if limit is not None:
             numbered = numbered[:limit]
         return History(kept.offset, kept.epoch, numbered)
+
+    async def history_remove(self, channel: str) -> None:
+        """See `EdgeStore.history_remove`."""
+        self._channel(channel).bodies.clear()
 
     async def counters(self, channel: str) -> dict[str, int]:
         """See `EdgeStore.counters`."""

@@ -13,6 +13,7 @@ from actors.store import FeedGroup, FeedRecord, History, NewMessage
 from actors.store_redis import new_epoch
 from actors.store_redis_box import RedisBoxes
 from actors.store_redis_client import Script, async_client, is_cluster, pack, translated
+from actors.store_redis_control import RedisControl
 from actors.store_redis_dead import RedisDeadLetters
 
 PRODUCER_TTL_S: Final = 3600
@@ -55,6 +56,7 @@ class RedisEdgeStore:
         self._blocking = async_client(url, timeout_s=timeout_s + block_s_max)
         self.dead_letters = RedisDeadLetters(self._client, url, keys)
         self.boxes = RedisBoxes(self._client, self._blocking, url, keys)
+        self.control = RedisControl(self._client, self._blocking, url, keys)
         self._enqueue = Script("enqueue")
         self._history = Script("history")
         self._presence = Script("presence")
@@ -146,6 +148,16 @@ class RedisEdgeStore:
         if reverse:
             numbered.reverse()
         return History(int(top), epoch.decode(), numbered)
+
+    async def history_remove(self, channel: str) -> None:
+        """See `EdgeStore.history_remove`.
+
+        The list alone: an element's offset follows from the top offset and the list's length, so
+        what is published next has the next offset, and a stretch that is gone shows as a gap.
+        """
+        key = self._keys.history(partition_of(channel, self._partitions), channel)
+        with translated(self._url):
+            await self._client.delete(key)
 
     async def counters(self, channel: str) -> dict[str, int]:
         """See `EdgeStore.counters`."""

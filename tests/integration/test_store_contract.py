@@ -24,6 +24,7 @@ from actors.store import (
     QueueReader,
     Replayed,
 )
+from actors.store_control import RECORDS_MAX
 from actors.store_memory import MemoryStore
 from actors.store_redis import RedisLedger, RedisQueueReader
 from actors.store_redis_edge import RedisEdgeStore
@@ -458,6 +459,60 @@ async def bury(store: Store, *names: str, channel: str = CHANNEL) -> list[DeadRe
 def data_of(records: list[DeadRecord]) -> list[str]:
     """What was sent, letter by letter."""
     return [record.letter.data.strip('"') for record in records]
+
+
+async def test_removed_history_keeps_the_position(store: Store) -> None:
+    """The publications go, offset and epoch stay, and the next one has the next offset."""
+    entries = await fill(store, 5)
+    store.ledger.commit([own(entries[:3], [group(entries[:3])])])
+    before = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=600)
+    await store.edge.history_remove(CHANNEL)
+    removed = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=600)
+    assert (removed.offset, removed.epoch, removed.publications) == (3, before.epoch, [])
+
+    store.ledger.commit([own(entries[3:], [group(entries[3:])], after=entries[2].id)])
+    after = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=600)
+    assert [offset for offset, _ in after.publications] == [4, 5]
+    assert after.epoch == before.epoch
+
+
+async def test_removing_a_history_that_is_not_there_is_nothing(store: Store) -> None:
+    """The call succeeds, as it may be repeated."""
+    await store.edge.history_remove("news:never")
+
+
+async def test_control_stream_is_read_on_from_an_id(store: Store) -> None:
+    """What was there before the end that a reader found is not handed to it."""
+    control = store.edge.control
+    assert await control.end() == FIRST_ID
+    await control.add(b"before")
+    end = await control.end()
+    await control.add(b"1")
+    await control.add(b"2\n\xff")
+    (first,) = await control.read(end, limit=1, block_s=1)
+    assert first[1] == b"1"
+    assert [text for _, text in await control.read(first[0], limit=9, block_s=1)] == [b"2\n\xff"]
+    assert await control.read(await control.end(), limit=9, block_s=0.01) == []
+
+
+async def test_control_stream_wakes_up_its_readers(store: Store) -> None:
+    """Every reader gets the record, as soon as it is there."""
+    control = store.edge.control
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        reads = [tasks.create_task(control.read(FIRST_ID, limit=9, block_s=4)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await control.add(b"1")
+    assert [[text for _, text in read.result()] for read in reads] == [[b"1"], [b"1"]]
+
+
+async def test_control_stream_is_capped(store: Store) -> None:
+    """It holds about as many records as it may; the oldest go."""
+    control = store.edge.control
+    for number in range(RECORDS_MAX + 200):
+        await control.add(b"%d" % number)
+    kept = await control.read(FIRST_ID, limit=10 * RECORDS_MAX, block_s=1)
+    assert RECORDS_MAX <= len(kept) < RECORDS_MAX + 200
+    assert kept[-1][1] == b"%d" % (RECORDS_MAX + 199)
 
 
 async def test_dead_letters_are_kept_with_the_commit(store: Store) -> None:
