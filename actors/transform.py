@@ -122,8 +122,14 @@ def compile_pattern(pattern: str) -> Callable[[str], object]:
 
     The whole name must fit, upper and lower case are distinct, `:` is a character like others.
     """
-    wild = {"*": ".*", "?": "."}
-    text = "".join(wild.get(character) or re.escape(character) for character in pattern)
+    first, *rest = (
+        "".join("." if character == "?" else re.escape(character) for character in part)
+        for part in pattern.split("*")
+    )
+    # What a `*` has taken it keeps (an atomic group), as the nearest fit is as good as any other:
+    # else a name that does not fit is tried in as many ways as there are to share it out.
+    text = first + "".join(f"(?>.*?{part})" for part in rest[:-1])
+    text += f".*{rest[-1]}" if rest else ""
     # Channels come again and again: remembered, one costs a tenth.
     return functools.lru_cache(maxsize=10_000)(re.compile(text, re.DOTALL).fullmatch)
 
