@@ -1,4 +1,7 @@
-"""What edges leave for one another: a box for each edge, which only that edge empties."""
+"""What edges leave for one another: boxes, each of which only one edge empties.
+
+Every edge has one under its own name, and may have others for a while.
+"""
 
 from collections.abc import Sequence
 from typing import Final, Protocol

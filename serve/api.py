@@ -5,7 +5,7 @@ status 200, but 429 (with Retry-After) where the queue is full, and 503 where Va
 result does not come in time. Batch and broadcast have an error for each part and status 200, with
 Retry-After if one of the parts found the queue full. With `X-Centrifugo-Error-Mode: transport` each
 error is the body itself, with a status of its own. A body that is not JSON, or not of the shape, is
-a 400.
+a 400. `POST /api` takes commands in the old form: see `api_old`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,12 +15,20 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
-from starlette.requests import ClientDisconnect
 
 from actors.errors import RaywireError
+from serve.api_body import BadBodyError, decode_body, read_body
 from serve.api_calls import ApiCalls
+from serve.api_client_shapes import (
+    ChannelsRequest,
+    DisconnectRequest,
+    RefreshRequest,
+    RpcRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
+from serve.api_old import OPENAPI_BODY, OldApi
 from serve.api_shapes import (
-    BODY_BYTES_MAX,
     ApiError,
     BatchRequest,
     BroadcastRequest,
@@ -59,16 +67,20 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     503: {"description": "Valkey is away, or the result is not known in time (error 100)"},
 }
 
+SECURITY_SCHEMES: Final = {
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "authorization": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "`apikey KEY`",
+    },
+    "query": {"type": "apiKey", "in": "query", "name": "api_key"},
+}
+"""How a request may carry the API key, for the OpenAPI document."""
+_SECURITY: Final[list[dict[str, list[str]]]] = [{name: []} for name in SECURITY_SCHEMES]
+
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class _BadBodyError(Exception):
-    """The body cannot be read: the status, and a line of text."""
-
-    def __init__(self, status: HTTPStatus, text: str) -> None:
-        super().__init__(status, text)
-        self.status = status
-        self.text = text
 
 
 def router(calls: ApiCalls, *, allowed: Callable[[Request], bool]) -> APIRouter:
@@ -87,20 +99,34 @@ def router(calls: ApiCalls, *, allowed: Callable[[Request], bool]) -> APIRouter:
             methods=["POST"],
             name=call.__name__,
             description=call.__doc__,
-            openapi_extra={**openapi_body(shape), "security": [{"apiKey": []}]},
+            openapi_extra={**openapi_body(shape), "security": _SECURITY},
         )
 
     add(PublishRequest, calls.publish)
     add(BroadcastRequest, calls.broadcast)
     add(BatchRequest, calls.batch, "replies")
+    add(SubscribeRequest, calls.clients.subscribe)
+    add(UnsubscribeRequest, calls.clients.unsubscribe)
+    add(DisconnectRequest, calls.clients.disconnect)
+    add(RefreshRequest, calls.clients.refresh)
     add(HistoryRequest, calls.history)
+    add(ChannelRequest, calls.clients.history_remove)
     add(ChannelRequest, calls.presence)
     add(ChannelRequest, calls.presence_stats)
     add(InfoRequest, calls.info)
+    add(ChannelsRequest, calls.clients.channels)
+    add(RpcRequest, calls.clients.rpc)
     add(DeadListRequest, calls.dead.dead_list)
     add(DeadShowRequest, calls.dead.dead_show)
     add(DeadReplayRequest, calls.dead.dead_replay)
     add(DeadDropRequest, calls.dead.dead_drop)
+    api.add_api_route(
+        "",
+        OldApi(calls, allowed).answer,
+        methods=["POST"],
+        name="old",
+        openapi_extra={**OPENAPI_BODY, "security": _SECURITY},
+    )
     return api
 
 
@@ -113,43 +139,15 @@ def _endpoint(
         if not allowed(request):
             return Response(status_code=HTTPStatus.UNAUTHORIZED)
         try:
-            decoded = _decode(await _body(request), shape)
+            decoded = decode_body(await read_body(request), shape)
             found = await call(decoded)
             return _said_when(_json(HTTPStatus.OK, {member: found}), again=_was_refused(found))
-        except _BadBodyError as error:
+        except BadBodyError as error:
             return PlainTextResponse(error.text, error.status)
         except RaywireError as error:
             return _failed(request, as_api_error(error))
 
     return endpoint
-
-
-async def _body(request: Request) -> bytes:
-    """Read the body, as far as it may go."""
-    too_large = _BadBodyError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {BODY_BYTES_MAX} bytes"
-    )
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > BODY_BYTES_MAX:
-        raise too_large
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_BYTES_MAX:
-                raise too_large
-    except ClientDisconnect as error:
-        raise _BadBodyError(HTTPStatus.BAD_REQUEST, "the body ended early") from error
-    return bytes(body)
-
-
-def _decode(body: bytes, shape: type[_Shape]) -> _Shape:
-    if shape is InfoRequest and not body:
-        body = b"{}"
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _BadBodyError(HTTPStatus.BAD_REQUEST, f"the body cannot be read: {error}") from error
 
 
 def _json(status: HTTPStatus, content: Mapping[str, Any]) -> Response:

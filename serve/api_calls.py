@@ -13,6 +13,7 @@ from actors.errors import MessageError, RaywireError
 from actors.message import Ack, Meta, check_channel
 from actors.settings import ChannelSettings, Settings
 from actors.store import EdgeStore
+from serve.api_clients import ClientCalls
 from serve.api_dead import DeadCalls
 from serve.api_shapes import (
     DEAD_LETTER,
@@ -58,6 +59,7 @@ class ApiCalls:
 
     Attributes:
         dead: Those for dead letters.
+        clients: Those that concern clients.
 
     Raises:
         RaywireError: From every call; `as_api_error` says what it means to the caller.
@@ -68,10 +70,12 @@ class ApiCalls:
         settings: Settings,
         store: EdgeStore,
         intake: Intake,
+        clients: ClientCalls,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.dead = DeadCalls(settings, store)
+        self.clients = clients
         self._settings = settings
         self._store = store
         self._intake = intake
@@ -142,12 +146,12 @@ class ApiCalls:
         if len(request.commands) > COMMANDS_MAX:
             raise ApiError(ErrorCode.BAD_REQUEST, f"more than {COMMANDS_MAX} commands")
         if not request.parallel:
-            return [await self._reply(command) for command in request.commands]
+            return [await self.do(command) for command in request.commands]
         # All that publishes goes in together, and so in order; the rest runs beside it.
         async with asyncio.TaskGroup() as group:
             published = group.create_task(self._publish_together(request.commands))
             others = {
-                index: group.create_task(self._reply(command))
+                index: group.create_task(self.do(command))
                 for index, command in enumerate(request.commands)
                 if command.publish is None and command.broadcast is None
             }
@@ -183,13 +187,15 @@ class ApiCalls:
                 )
         return replies
 
-    async def _reply(self, command: Command) -> Reply:
+    async def do(self, command: Command) -> Reply:
+        """Do one call of a batch; an error is its reply."""
         for name in Command.__struct_fields__:
             request = getattr(command, name)
             if request is None:
                 continue
             try:
-                return {name: await getattr(self, name)(request)}
+                call = getattr(self, name, None) or getattr(self.clients, name)
+                return {name: await call(request)}
             except RaywireError as error:
                 return {"error": as_api_error(error).body}
         return {"error": ApiError(ErrorCode.METHOD_NOT_FOUND).body}

@@ -11,6 +11,15 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import MessageError, QueueFullError, RaywireError, UnavailableError
+from serve.api_client_shapes import (
+    ChannelsRequest,
+    DisconnectRequest,
+    Position,
+    RefreshRequest,
+    RpcRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
 from serve.intake import UnknownChannelError
 from serve.protocol import ErrorCode
 
@@ -113,13 +122,6 @@ class ChannelRequest(msgspec.Struct):
     channel: str = ""
 
 
-class Position(msgspec.Struct):
-    """A place in a channel's history."""
-
-    offset: int = 0
-    epoch: str = ""
-
-
 class HistoryRequest(msgspec.Struct):
     """Publications after `since`, or (`reverse`) before it.
 
@@ -145,10 +147,17 @@ class Command(msgspec.Struct):
 
     publish: PublishRequest | None = None
     broadcast: BroadcastRequest | None = None
+    subscribe: SubscribeRequest | None = None
+    unsubscribe: UnsubscribeRequest | None = None
+    disconnect: DisconnectRequest | None = None
+    refresh: RefreshRequest | None = None
     history: HistoryRequest | None = None
+    history_remove: ChannelRequest | None = None
     presence: ChannelRequest | None = None
     presence_stats: ChannelRequest | None = None
     info: InfoRequest | None = None
+    channels: ChannelsRequest | None = None
+    rpc: RpcRequest | None = None
 
 
 class BatchRequest(msgspec.Struct):
@@ -217,6 +226,12 @@ def openapi_schemas() -> dict[str, Any]:
         BroadcastRequest,
         HistoryRequest,
         ChannelRequest,
+        SubscribeRequest,
+        UnsubscribeRequest,
+        DisconnectRequest,
+        RefreshRequest,
+        ChannelsRequest,
+        RpcRequest,
         BatchRequest,
         DeadListRequest,
         DeadShowRequest,

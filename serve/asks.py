@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Raw
+
 from actors.message import Meta
 from actors.store import History
 from serve.protocol import CommandError, ErrorCode, HistoryResult
@@ -20,6 +22,16 @@ class AskJoin:
     id: int
     subscriptions: tuple[Subscription, ...]
     connecting: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AskGrant(AskJoin):
+    """Do the same for the one subscription that the server makes: the client has not asked.
+
+    Others may be asked before it is answered.
+    """
+
+    data: Raw
 
 
 @dataclass(frozen=True, slots=True, eq=False)

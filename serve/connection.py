@@ -10,6 +10,7 @@ from msgspec import Raw
 from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.store import EdgeStore, History
 from serve.asks import Ask, AskHistory, AskJoin, AskLeave, AskPresence, AskPublish, AskStats
+from serve.directives import ToClients
 from serve.protocol import (
     Close,
     CommandError,
@@ -23,7 +24,7 @@ from serve.protocol import (
     UnsubscribeCode,
     UnsubscribeResult,
 )
-from serve.session import Session
+from serve.session_directed import DirectedSession
 from serve.subscription import Subscription
 from serve.wire import Wire
 
@@ -64,6 +65,10 @@ class Surroundings(Protocol):
 
     async def join(self, connection: "Connection", subscription: Subscription) -> History:
         """Register a subscription, and read what it starts with."""
+        ...
+
+    def entered(self, connection: "Connection") -> None:
+        """Know who the client is: its user id is settled."""
         ...
 
     def serve(self, connection: "Connection", subscription: Subscription) -> None:
@@ -109,7 +114,7 @@ class Connection:
     def __init__(
         self,
         hub: Surroundings,
-        session: Session,
+        session: DirectedSession,
         wire: Wire,
         sink: Sink,
         clock: Callable[[], float],
@@ -153,6 +158,19 @@ class Connection:
         """End a subscription that has missed something."""
         if self.session.drop(subscription, UnsubscribeCode.INSUFFICIENT_STATE):
             self._hub.drop(self, subscription)
+        self._settle()
+
+    def direct(self, directive: ToClients, wall_s: float) -> None:
+        """Carry out what the server API wants of this client; see `DirectedSession.direct`."""
+        ended: Subscription | None = None
+        try:
+            ended = self.session.direct(directive, self._clock(), wall_s)
+        except Exception:
+            # As in `_answer`. Raised further, it would end every edge that has such a client.
+            log.exception("directive failed")
+            self.session.shut(DisconnectCode.INTERNAL_SERVER_ERROR)
+        if ended is not None:
+            self._hub.drop(self, ended)
         self._settle()
 
     def lost(self) -> None:
@@ -253,6 +271,8 @@ class Connection:
         raise TypeError(f"no result for {ask}")
 
     async def _join(self, ask: AskJoin) -> None:
+        if ask.connecting:
+            self._hub.entered(self)
         found = await asyncio.gather(
             *(self._hub.join(self, subscription) for subscription in ask.subscriptions),
             return_exceptions=True,

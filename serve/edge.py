@@ -1,6 +1,7 @@
 """One edge: its parts, how they are joined, and the order in which they start and end."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import secrets
 import time
@@ -10,7 +11,10 @@ from actors.metrics import Numbers, Reporter
 from actors.settings import Settings
 from actors.store import EdgeStore, FeedRecord, StatsWriter
 from serve.api_calls import ApiCalls
+from serve.api_clients import ClientCalls
 from serve.demo import routes as demo
+from serve.directive_follower import DirectiveFollower
+from serve.directives import AskChannels, Directive
 from serve.edge_app import edge_app
 from serve.emulation import Emulation
 from serve.feed import FeedFollower
@@ -18,10 +22,12 @@ from serve.health import Health
 from serve.hub import Hub
 from serve.intake import Intake
 from serve.listener import Listener
+from serve.survey import Survey
 from serve.transports import asgi
 from serve.transports.websocket import websocket_protocol
 
 _MEASURE_S: Final = 1.0
+_DIRECTIVES_WITHIN_S: Final = 1.0
 _TOTALS: Final = frozenset({"delivered", "delivered_bytes", "slow", "api_publishes", "api_refused"})
 """What counts from the start, among the numbers of hub and intake."""
 
@@ -60,8 +66,11 @@ class Edge:
         self._hub = Hub(settings, store, self._intake.publish, version=version, node=self.uid)
         self._emulation = Emulation(store.boxes, self.uid)
         self._follower = FeedFollower(store, partitions, self._on_records, self._hub.feed_gap)
+        self._survey = Survey(store, self.uid, self._hub.channels)
+        self._directives = DirectiveFollower(store.control, self._on_directive)
         self._health = Health(self._intake, self._follower, partitions)
-        calls = ApiCalls(settings, store, self._intake)
+        clients = ClientCalls(settings, store, self._survey.channels)
+        calls = ApiCalls(settings, store, self._intake, clients)
         routes = asgi.routes(self._hub, self._emulation)
         if settings.demo:
             routes += demo.router(self._intake.publish, store, settings).routes
@@ -81,7 +90,7 @@ class Edge:
     async def start(self) -> None:
         """Start all parts, and return when connections are taken.
 
-        Does not wait for Valkey: while it is away the edge says so to those who ask.
+        Waits for Valkey a second at most: while it is away the edge says so to those who ask.
 
         Raises:
             SettingsError: The `listen` address cannot be used. Nothing is left running.
@@ -89,9 +98,13 @@ class Edge:
         await self._hub.start()
         self._follower.start()
         self._emulation.start()
+        self._directives.start()
         self._reporter.start()
         self._measuring = asyncio.get_running_loop().create_task(self._measure(), name="measure")
         try:
+            with contextlib.suppress(TimeoutError):
+                # What is told to clients from their first moment on should reach them.
+                await asyncio.wait_for(self._directives.ready(), _DIRECTIVES_WITHIN_S)
             await self._listener.start()
         except BaseException:
             await self.close()
@@ -108,6 +121,7 @@ class Edge:
         self._listener.check()
         self._follower.check()
         self._emulation.check()
+        self._directives.check()
         if self._measuring is not None and self._measuring.done():
             self._measuring.result()
 
@@ -133,11 +147,18 @@ class Edge:
             self._measuring.cancel()
             await asyncio.gather(self._measuring, return_exceptions=True)
         try:
-            await self._follower.close()
+            await asyncio.gather(self._follower.close(), self._directives.close())
         finally:
+            await self._survey.close()
             # In a thread: it waits for the last write.
             await asyncio.to_thread(self._reporter.stop)
             await self._store.close()
+
+    def _on_directive(self, directive: Directive) -> None:
+        if isinstance(directive, AskChannels):
+            self._survey.take(directive)
+        else:
+            self._hub.direct(directive)
 
     def _on_records(self, records: list[FeedRecord]) -> None:
         for record in records:

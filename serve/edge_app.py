@@ -103,9 +103,7 @@ def _describe(app: FastAPI) -> None:
         document = plain()
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(openapi_schemas())
-        components["securitySchemes"] = {
-            "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
-        }
+        components["securitySchemes"] = api.SECURITY_SCHEMES
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it

@@ -15,15 +15,18 @@ from actors.message import Ack, Meta
 from actors.partition import partition_of
 from actors.settings import Settings
 from actors.store import EdgeStore, FeedRecord, History
+from actors.transform import compile_pattern
 from serve.asks import AskPublish
+from serve.audience import Audience
 from serve.auth import Access
 from serve.channel import Channel
 from serve.connection import Connection, Sink
+from serve.directives import ToClients
 from serve.healer import Healer
 from serve.place import Place
 from serve.presence import PresenceKeeper
 from serve.protocol import DisconnectCode, Join, Leave
-from serve.session import Session
+from serve.session_directed import DirectedSession
 from serve.subscription import Run, Subscription
 from serve.wire import Wire
 
@@ -72,11 +75,13 @@ class Hub:
         self.store = store
         self._publish = publish
         self._clock = clock
+        self._wall = wall
         self._spread = spread
         self._version = version
         self._node = node
         self._channels: dict[str, Channel] = {}
         self._connections: dict[Connection, dict[Subscription, None]] = {}
+        self._audience = Audience()
         self._presence = PresenceKeeper(store, settings.client)
         self._healer = Healer(store, self._wanted, lambda channel: self._flush((channel,)))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +134,7 @@ class Hub:
             session=str(uuid.uuid4()) if one_way or emulated else "",
             node=self._node if emulated else "",
         )
-        session = Session(
+        session = DirectedSession(
             str(uuid.uuid4()),
             self.access,
             wire.codec,
@@ -154,6 +159,15 @@ class Hub:
             "delivered_bytes": self._delivered_bytes,
             "slow": self._slow,
         }
+
+    def channels(self, pattern: str) -> dict[str, int]:
+        """Return channel -> subscribers here, for names that fit the pattern; empty: all."""
+        fits = compile_pattern(pattern or "*")
+        return {name: len(channel) for name, channel in self._channels.items() if fits(name)}
+
+    def direct(self, directive: ToClients) -> None:
+        """Carry out what the server API wants of clients, for those here. Does not raise."""
+        self._audience.carry_out(directive, self._wall())
 
     # --- the feed
 
@@ -280,6 +294,11 @@ class Hub:
             raise UnavailableError("the history is behind the feed")
         return history
 
+    def entered(self, connection: Connection) -> None:
+        """Let directives find a client: its user id is settled."""
+        if connection in self._connections:
+            self._audience.enter(connection)
+
     def serve(self, connection: Connection, subscription: Subscription) -> None:
         """Serve a subscription whose reply is made."""
         channel = self._channels.get(subscription.channel)
@@ -321,6 +340,7 @@ class Hub:
     def lost(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.pop(connection, None)
+        self._audience.leave(connection)
         if not self._connections:
             self._empty.set()
 

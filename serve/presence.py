@@ -27,12 +27,17 @@ class _Who(Struct):
 
 
 class PresenceKeeper:
-    """Enter, renew and remove what stands in the presence for this edge's clients."""
+    """Enter, renew and remove what stands in the presence for this edge's clients.
+
+    A client that leaves a channel and comes back at once is there in the end: the one call waits
+    for the other, whichever connections to the server they take.
+    """
 
     def __init__(self, store: EdgeStore, limits: ClientSettings) -> None:
         self._store = store
         self._limits = limits
         self._entries: dict[Subscription, str] = {}
+        self._leaving: dict[tuple[str, str], asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
 
     def __contains__(self, subscription: Subscription) -> bool:
@@ -58,7 +63,10 @@ class PresenceKeeper:
         if subscription.options.presence or subscription.options.join_leave:
             client = json.decode(subscription.info, type=_Who).client
             self._entries[subscription] = client
-            await self._put(subscription, client, announce=subscription.options.join_leave)
+            while leaving := self._leaving.get((subscription.channel, client)):
+                await leaving.wait()
+            if subscription in self._entries:
+                await self._put(subscription, client, announce=subscription.options.join_leave)
 
     async def leave(self, subscriptions: Sequence[Subscription]) -> None:
         """Let others see them no more. What cannot be removed now expires."""
@@ -96,9 +104,14 @@ class PresenceKeeper:
             ttl_s=self._limits.presence_ttl_s,
             announce=announce,
         )
-        if subscription not in self._entries:
+        if subscription not in self._entries and not self._is_back(subscription.channel, client):
             # It left meanwhile, and the two calls may have changed places on their way.
             await self._remove(subscription, client, announce=announce)
+
+    def _is_back(self, channel: str, client: str) -> bool:
+        return any(
+            other.channel == channel and whose == client for other, whose in self._entries.items()
+        )
 
     async def _leave(self, subscription: Subscription) -> None:
         client = self._entries.pop(subscription, None)
@@ -106,9 +119,15 @@ class PresenceKeeper:
             await self._remove(subscription, client, announce=subscription.options.join_leave)
 
     async def _remove(self, subscription: Subscription, client: str, *, announce: bool) -> None:
+        key, done = (subscription.channel, client), asyncio.Event()
+        self._leaving[key] = done
         try:
             await self._store.leave(
                 subscription.channel, client, subscription.info, announce=announce
             )
         except UnavailableError as error:
             log.warning("presence not removed, it will expire", extra={"why": str(error)})
+        finally:
+            done.set()
+            if self._leaving.get(key) is done:
+                del self._leaving[key]

@@ -31,12 +31,14 @@ from serve.protocol import (
     PublishResult,
     Push,
     Refresh,
+    Refreshed,
     RefreshResult,
     Result,
     Rpc,
     Send,
     SubRefresh,
     Subscribe,
+    Subscribed,
     SubscribeResult,
     Uint32,
     Unsubscribe,
@@ -93,7 +95,9 @@ _RESULT_KEYS: Final = {
 _PUSH_KEYS: Final = {
     Join: b"join",
     Leave: b"leave",
+    Subscribed: b"subscribe",
     Unsubscribed: b"unsubscribe",
+    Refreshed: b"refresh",
     Disconnected: b"disconnect",
 }
 _PONG: Final = Command(0, None)

@@ -27,6 +27,7 @@ from actors.settings import (
 )
 from actors.store_memory import MemoryStore
 from serve.api_calls import ApiCalls
+from serve.api_clients import ClientCalls
 from serve.api_shapes import BODY_BYTES_MAX
 from serve.edge_app import edge_app
 from serve.feed import FeedFollower
@@ -67,13 +68,17 @@ class Api:
             lambda _: None,
         )
         self.health = Health(self.intake, self.follower, partitions, probe_s=0.2)
-        calls = ApiCalls(settings, store, self.intake)
+        clients = ClientCalls(settings, store, self.channels)
+        calls = ApiCalls(settings, store, self.intake, clients)
         app = edge_app(settings, store, calls, self.health, [])
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app, client=("127.0.0.1", 1)),
             base_url="http://edge",
             headers={"X-API-Key": KEY},
         )
+
+    async def channels(self, pattern: str) -> dict[str, int]:
+        return {f"like {pattern}": 2}
 
     async def call(self, method: str, /, **request: Any) -> Any:
         response = await self.http.post(f"/api/{method}", json=request)
@@ -240,8 +245,12 @@ async def test_batch_replies_in_order(api: Api, parallel: bool) -> None:
             {"publish": {"channel": "news", "data": 1, "version": 2}},
             {"presence_stats": {"channel": "room:1"}},
             {"presence": {"channel": "news"}},
-            {"rpc": {"method": "x"}},
+            {"unknown": {"method": "x"}},
             {"info": {}},
+            {"rpc": {"method": "x"}},
+            {"channels": {"pattern": "n*"}},
+            {"history_remove": {"channel": "news"}},
+            {"unsubscribe": {"user": "u", "channel": "news"}},
         ],
     )
 
@@ -252,6 +261,12 @@ async def test_batch_replies_in_order(api: Api, parallel: bool) -> None:
     assert replies[5] == {"presence_stats": {"num_clients": 0, "num_users": 0}}
     assert [r["error"]["code"] for r in replies[6:8]] == [108, 104]
     assert replies[8] == {"info": {"nodes": []}}
+    assert replies[9]["error"]["code"] == 108
+    assert replies[10:] == [
+        {"channels": {"channels": {"like n*": {"num_clients": 2}}}},
+        {"history_remove": {}},
+        {"unsubscribe": {}},
+    ]
 
 
 async def test_batch_one_after_the_other_sees_its_own_effects(api: Api) -> None:
@@ -559,10 +574,11 @@ async def test_openapi_describes_the_requests(api: Api) -> None:
         operation = document["paths"][f"/api/{path}"]["post"]
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         assert schema["$ref"].rpartition("/")[2] in schemas
-        assert operation["security"] == [{"apiKey": []}]
+        assert operation["security"] == [{"apiKey": []}, {"authorization": []}, {"query": []}]
     assert schemas["PublishRequest"]["required"] == ["channel"]
     assert schemas["DeadShowRequest"]["required"] == ["id"]
     assert not schemas["DeadListRequest"]["required"]
+    assert set(document["components"]["securitySchemes"]) == {"apiKey", "authorization", "query"}
     assert (await api.http.get("/docs")).status_code == 200
 
 
