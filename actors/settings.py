@@ -145,6 +145,12 @@ class ChannelSettings(_Part):
     """Make every subscription recoverable."""
     force_recovery_mode: Literal["stream", "cache"] = "stream"
     """What is recovered: all that was missed, or only the latest publication."""
+    auto_cache_recover: bool = False
+    """In the mode `cache`: give the latest also to those who do not ask for it."""
+    allowed_delta_types: tuple[Literal["fossil"], ...] = ()
+    """Deltas that subscribers may have in place of whole publications; they need positions."""
+    allow_tags_filter: bool = False
+    """Subscribers may name the tags of the publications that they want."""
     allow_subscribe_for_client: bool = False
     """Clients with a user id may subscribe without a subscription token."""
     allow_subscribe_for_anonymous: bool = False

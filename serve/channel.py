@@ -5,8 +5,9 @@ from typing import Final
 from actors.settings import ChannelSettings
 from actors.store import History
 from serve.connection import Connection
-from serve.subscription import Run, Subscription
-from serve.wire import Wire
+from serve.live import Live
+from serve.shape import Run
+from serve.subscription import Subscription
 
 HELD_MAX: Final = 10_000
 """Publications held while the history is read. More: all go, and the history is read again."""
@@ -142,7 +143,7 @@ class Channel:
     """A channel that clients of this edge are subscribed to.
 
     Attributes:
-        live: Wire -> subscriptions that get every publication as it comes.
+        live: Subscriptions that get every publication as it comes.
         joining: Subscriptions that have not got their reply, or whose position is ahead of the
             feed: each decides by itself what it needs.
         watchers: Those who are told who comes and goes.
@@ -152,7 +153,7 @@ class Channel:
         self.name = name
         self.options = options
         self.order = Order(numbered=options.has_history)
-        self.live: dict[Wire, dict[Subscription, Connection]] = {}
+        self.live = Live()
         self.joining: dict[Subscription, Connection] = {}
         self.watchers: dict[Subscription, Connection] = {}
 
@@ -166,24 +167,20 @@ class Channel:
         """Serve a subscription that has started, from its position on."""
         if self.order.top >= subscription.position:
             self.joining.pop(subscription, None)
-            self.live.setdefault(connection.wire, {})[subscription] = connection
+            self.live.add(subscription, connection)
 
     def remove(self, subscription: Subscription, connection: Connection) -> None:
         """Forget a subscription."""
         self.joining.pop(subscription, None)
         self.watchers.pop(subscription, None)
-        members = self.live.get(connection.wire)
-        if members is not None:
-            members.pop(subscription, None)
-            if not members:
-                del self.live[connection.wire]
+        self.live.remove(subscription, connection)
 
     def members(self) -> list[tuple[Subscription, Connection]]:
         """Return all subscriptions."""
-        return [item for part in (self.joining, *self.live.values()) for item in part.items()]
+        return [*self.joining.items(), *self.live.members()]
 
     def __len__(self) -> int:
-        return len(self.joining) + sum(map(len, self.live.values()))
+        return len(self.joining) + len(self.live)
 
     def lose(self) -> None:
         """End, or spoil, the subscriptions that may not miss anything, as something is missing."""

@@ -22,7 +22,9 @@ from serve.protocol import (
     StreamPosition,
     Subscribe,
 )
+from serve.shape import DELTAS, STORED, Filtered, Shape
 from serve.subscription import Subscription
+from serve.tag_filter import read_tag_filter
 
 _REJECT_UNRECOVERED: Final = 2
 """Bit of `Subscribe.flag`: answer error 112 rather than start with a gap."""
@@ -83,29 +85,37 @@ class Client:
             raise CommandError(ErrorCode.PERMISSION_DENIED)
         if request.delta not in ("", "fossil"):
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
-        if bytes(request.tf) not in (b"", b"null"):  # No namespace allows tag filters.
-            raise CommandError(ErrorCode.BAD_REQUEST)
-        return self._subscription(request.channel, request)
+        return self._subscription(request.channel, request, shape=_shape(request, options))
 
     def _subscription(
-        self, channel: str, wish: Subscribe, *, server_side: bool = False, chan_info: Any = None
+        self,
+        channel: str,
+        wish: Subscribe,
+        *,
+        server_side: bool = False,
+        chan_info: Any = None,
+        shape: Shape = STORED,
     ) -> Subscription:
         options = self._access.options(channel)
         user = self.claims.user
         reads = self._access.may(Operation.HISTORY, options, user, subscribed=True)
         sees = self._access.may(Operation.PRESENCE, options, user, subscribed=True)
         info = ClientInfo(user, self.id, _raw(self.claims.info), _raw(chan_info))
+        recovers = wish.recover or (
+            options.auto_cache_recover and options.force_recovery_mode == "cache"
+        )
         return Subscription(
             channel,
             options,
             msgspec.json.encode(info),
             server_side=server_side,
-            recover=StreamPosition(wish.offset, wish.epoch) if wish.recover else None,
+            recover=StreamPosition(wish.offset, wish.epoch) if recovers else None,
             positioned=options.force_positioning or (wish.positioned and reads),
             recoverable=options.force_recovery or (wish.recoverable and reads),
             pushes_joins=options.join_leave
             and (options.force_push_join_leave or (wish.join_leave and sees)),
             must_recover=bool(wish.flag & _REJECT_UNRECOVERED) and not server_side,
+            shape=shape,
         )
 
     def publish(
@@ -170,6 +180,21 @@ class Client:
         user = self.claims.user
         if not self._access.may(Operation.PRESENCE, options, user, subscribed=subscribed):
             raise CommandError(ErrorCode.PERMISSION_DENIED)
+
+
+def _shape(request: Subscribe, options: ChannelSettings) -> Shape:
+    """Return how a client wants publications, as far as the namespace lets it.
+
+    Raises:
+        CommandError: Its tag filter is not valid, not allowed, or together with deltas.
+    """
+    tag_filter = read_tag_filter(request.tf)
+    deltas = request.delta in options.allowed_delta_types
+    if tag_filter is None:
+        return DELTAS if deltas else STORED
+    if deltas or not options.allow_tags_filter:
+        raise CommandError(ErrorCode.BAD_REQUEST)
+    return Filtered(tag_filter)
 
 
 def _raw(value: Any) -> Raw:

@@ -27,7 +27,8 @@ from serve.place import Place
 from serve.presence import PresenceKeeper
 from serve.protocol import DisconnectCode, Join, Leave
 from serve.session_directed import DirectedSession
-from serve.subscription import Run, Subscription
+from serve.shape import Run
+from serve.subscription import Subscription
 from serve.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -222,9 +223,11 @@ class Hub:
     def _send(
         self, channel: Channel, runs: Sequence[Run], blocks: dict[Connection, list[bytes]]
     ) -> None:
-        count = sum(len(bodies) for _, bodies in runs)
-        for wire, members in channel.live.items():
-            frames = wire.pack(_messages(channel, wire, runs))
+        for wire, members, shaped in channel.live.take(runs):
+            count = sum(len(bodies) for _, bodies in shaped)
+            if not count:
+                continue
+            frames = wire.pack(_messages(channel, wire, shaped))
             size = sum(map(len, frames))
             for connection in members.values():
                 parts = blocks.get(connection)
@@ -240,8 +243,9 @@ class Hub:
     def _send_joining(self, channel: Channel, runs: Sequence[Run]) -> None:
         for subscription, connection in tuple(channel.joining.items()):
             fresh = [rest for run in runs if (rest := subscription.offer(run)) is not None]
-            if fresh:
-                for block in connection.wire.pack(_messages(channel, connection.wire, fresh)):
+            shaped = subscription.shape.shaped(fresh)
+            if shaped:
+                for block in connection.wire.pack(_messages(channel, connection.wire, shaped)):
                     connection.write(block)
             if subscription.started and subscription in channel.joining:
                 channel.serve(subscription, connection)

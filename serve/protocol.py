@@ -183,6 +183,7 @@ class SubscribeResult(Struct, omit_defaults=True):
     offset: int = 0
     positioned: bool = False
     was_recovering: bool = False
+    delta: bool = False
 
 
 class ConnectResult(Struct, omit_defaults=True):

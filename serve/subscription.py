@@ -21,6 +21,7 @@ from serve.protocol import (
     SubscribeResult,
 )
 from serve.protocol_json import publication
+from serve.shape import STORED, Deltas, Run, Shape
 
 HELD_BYTES_MAX = 2**20
 """Publications held while the reply is made; more: the subscription is lost (code 3010)."""
@@ -37,10 +38,6 @@ class Read:
     reverse: bool
 
 
-Run = tuple[int, Sequence[bytes]]
-"""Publications in order: the offset of the first (0: they have none), and their bodies."""
-
-
 class Subscription:
     """What a client has of a channel.
 
@@ -54,6 +51,7 @@ class Subscription:
         recoverable: The client may recover later; implies `positioned`.
         pushes_joins: Tell it who comes and goes.
         must_recover: Refuse (error 112) rather than start with a gap.
+        shape: How its publications look; deltas only where it is positioned.
     """
 
     def __init__(
@@ -68,6 +66,7 @@ class Subscription:
         recoverable: bool = False,
         pushes_joins: bool = False,
         must_recover: bool = False,
+        shape: Shape = STORED,
     ) -> None:
         self.channel = channel
         self.options = options
@@ -76,6 +75,7 @@ class Subscription:
         self.recoverable = recoverable and options.has_history
         self.positioned = (positioned or recoverable) and options.has_history
         self.pushes_joins = pushes_joins
+        self.shape = shape if self.positioned or not isinstance(shape, Deltas) else STORED
         self.started = False
         self.position = 0
         """After `start`: the last offset that the client was given."""
@@ -105,7 +105,11 @@ class Subscription:
             CommandError: The client wanted to recover or nothing, and cannot.
             DisconnectError: What came meanwhile does not follow on the history.
         """
-        result = SubscribeResult(recoverable=self.recoverable, positioned=self.positioned)
+        result = SubscribeResult(
+            recoverable=self.recoverable,
+            positioned=self.positioned,
+            delta=isinstance(self.shape, Deltas),
+        )
         if self.positioned:
             result.offset, result.epoch = history.offset, history.epoch
         if self._recover is not None:
@@ -126,13 +130,17 @@ class Subscription:
             if self._must_recover:
                 raise CommandError(ErrorCode.UNRECOVERABLE_POSITION)
             return
-        result.publications = [publication(*item) for item in history.publications]
+        missed = self.shape.shaped([(offset, [body]) for offset, body in history.publications])
+        result.publications = [publication(offset, body) for offset, (body,) in missed]
         if not cache:
             # The client goes forward from here with each of the publications.
             result.offset = ask.offset
 
     def offer(self, run: Run) -> Run | None:
-        """Take publications that follow on those offered before; return what to send now."""
+        """Take publications that follow on those offered before; return what to send now.
+
+        They are as they were offered: `shape` is for the caller.
+        """
         if not self.started:
             self._hold(run)
             return None
@@ -153,8 +161,8 @@ class Subscription:
             self._joins.append(push)
         return None
 
-    def held(self) -> tuple[list[Run], list[Join | Leave]]:
-        """Return, once, what was held and comes after the reply.
+    def held(self) -> tuple[Sequence[Run], list[Join | Leave]]:
+        """Return, once, what was held and comes after the reply, in its shape.
 
         Raises:
             DisconnectError: It does not follow on the position of the reply.
@@ -168,7 +176,7 @@ class Subscription:
             rest = self.offer(run)
             if rest is not None:
                 fresh.append(rest)
-        return fresh, joins
+        return self.shape.shaped(fresh), joins
 
     def lose(self) -> None:
         """Know, before `start`, that publications are missing: a positioned one cannot start."""

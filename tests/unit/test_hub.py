@@ -26,12 +26,17 @@ from serve.wire import Wire
 WIRE = Wire(JSON, bytes, stream=False)
 STREAM = Wire(JSON, lambda block: block + b"\n", stream=True)
 ONE_WAY = Wire(ONE_WAY_JSON, bytes, stream=False)
+CACHE = ChannelSettings(
+    history_size=1, history_ttl_s=60, force_recovery=True, force_recovery_mode="cache"
+)
 SETTINGS = Settings(
     client=ClientSettings(insecure=True, connections_max=600),
     namespaces={
         "plain": ChannelSettings(),
         "kept": ChannelSettings(history_size=100, history_ttl_s=60, force_recovery=True),
         "loose": ChannelSettings(history_size=100, history_ttl_s=60),
+        "cache": CACHE,
+        "latest": CACHE.model_copy(update={"auto_cache_recover": True}),
         "seen": ChannelSettings(presence=True, join_leave=True, force_push_join_leave=True),
     },
 )
@@ -437,6 +442,30 @@ async def test_reply_comes_before_what_it_begins(hub: Hub, store: Store) -> None
     reply, *pushes = client.heard()[1:]
     found = [item["data"] for item in reply["subscribe"].get("publications", [])]
     assert found + [push["push"]["pub"]["data"] for push in pushes] == list(range(1, 50))
+
+
+@pytest.mark.parametrize(
+    "wishes", [{"channel": "latest:a"}, {"channel": "cache:a", "recover": True}]
+)
+async def test_cache_mode_gives_the_latest(hub: Hub, store: Store, wishes: dict[str, Any]) -> None:
+    """To those who ask without a position, and, where it is set, to all; then all that follow."""
+    channel = wishes["channel"]
+    hub.deliver([store.publish(channel, 1, 2)])
+    client = Client(hub)
+    client.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": wishes})
+    await client.until(lambda: len(client.replies()) == 2)
+    reply = client.replies()[1]["subscribe"]
+    assert (reply["recovered"], reply["was_recovering"]) == (True, True)
+    assert reply["publications"] == [{"offset": 2, "data": 2}]
+    hub.deliver([store.publish(channel, 3)])
+    assert client.pushes() == [{"offset": 3, "data": 3}]
+
+
+async def test_cache_mode_without_a_latest(hub: Hub) -> None:
+    """An empty channel has nothing to give: not recovered, and the client goes on from there."""
+    client = await Client(hub).subscribed("latest:empty")
+    reply = client.replies()[1]["subscribe"]
+    assert ("recovered" in reply, reply["was_recovering"]) == (False, True)
 
 
 async def test_epoch_that_changes_while_a_client_joins(hub: Hub, store: Store) -> None:

@@ -30,7 +30,8 @@ from serve.protocol import (
 )
 from serve.protocol_json import JSON, ONE_WAY_JSON
 from serve.session import PUBLISHES_MAX, Session
-from serve.subscription import HELD_BYTES_MAX, Read, Run, Subscription
+from serve.shape import Run
+from serve.subscription import HELD_BYTES_MAX, Read, Subscription
 
 SECRET = "a secret that is long enough for HS256"
 NOW_S = 1_800_000_000.0

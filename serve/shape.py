@@ -1,0 +1,103 @@
+"""How publications look to one subscription: as they are stored, as deltas, or filtered by tags."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+from msgspec import Raw, Struct
+
+from serve.fossil import delta
+from serve.tag_filter import TagFilter
+
+Run = tuple[int, Sequence[bytes]]
+"""Publications in order: the offset of the first (0: they have none), and their bodies."""
+
+
+class Shape(Protocol):
+    """What is made of publications, as stored, before a codec gets them."""
+
+    def shaped(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Return what a subscription gets for publications that nothing was sent before of."""
+        ...
+
+
+class Stored:
+    """All of them, as they are."""
+
+    def shaped(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """See `Shape.shaped`."""
+        return runs
+
+
+class Deltas:
+    """The first whole, each other as a delta from the one before where that is shorter.
+
+    The data are JSON strings: of the whole, or with `delta` of what changed (Fossil's format).
+    https://centrifugal.dev/docs/server/delta_compression
+    """
+
+    def shaped(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """See `Shape.shaped`."""
+        return chained(None, runs)[0]
+
+
+class Filtered(Struct, frozen=True):
+    """Those whose tags fit. The others count for the position, but are not sent."""
+
+    tag_filter: TagFilter
+
+    def shaped(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """See `Shape.shaped`."""
+        matches = self.tag_filter.matches
+        return [
+            (first and first + index, (body,))
+            for first, bodies in runs
+            for index, body in enumerate(bodies)
+            if matches(_decode_tags(body).tags)
+        ]
+
+
+class _Tagged(Struct, gc=False):
+    tags: Mapping[str, str] = {}
+
+
+class _Body(Struct, gc=False):
+    data: Raw
+
+
+STORED: Final = Stored()
+DELTAS: Final = Deltas()
+_decode_tags: Final = msgspec.json.Decoder(_Tagged).decode
+_decode_body: Final = msgspec.json.Decoder(_Body).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def chained(base: bytes | None, runs: Sequence[Run]) -> tuple[list[Run], bytes | None]:
+    """Return publications, each as what changed since the one before, and the last one's data.
+
+    Args:
+        base: The data before the first; None: the first is sent whole.
+        runs: The publications.
+    """
+    made: list[Run] = []
+    for first, bodies in runs:
+        shaped = []
+        for body in bodies:
+            data = bytes(_decode_body(body).data)
+            shaped.append(_with_data(body, data, None if base is None else delta(base, data)))
+            base = data
+        made.append((first, shaped))
+    return made, base
+
+
+def whole(body: bytes) -> bytes:
+    """Return a publication for a subscription with deltas that has not got the one before."""
+    return _with_data(body, bytes(_decode_body(body).data), None)
+
+
+def _with_data(body: bytes, data: bytes, change: bytes | None) -> bytes:
+    # `data` is the last member of a publication as it is stored (see `actors.message`).
+    head = body[: len(body) - len(data) - 1]
+    if change is None:
+        return head + _encode(data.decode()) + b"}"
+    return head + _encode(change.decode()) + b',"delta":true}'

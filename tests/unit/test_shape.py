@@ -1,0 +1,223 @@
+"""Publications as deltas and filtered, for one subscription and for all of a channel."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from actors.message import Ack, Meta
+from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.store import FeedGroup, FeedRecord
+from serve.hub import Hub
+from serve.shape import DELTAS
+from tests.fossil_apply import apply
+from tests.unit.test_hub import Client, Store
+
+KEPT = ChannelSettings(
+    history_size=100, history_ttl_s=60, force_recovery=True, allowed_delta_types=("fossil",)
+)
+SETTINGS = Settings(
+    client=ClientSettings(insecure=True),
+    namespaces={
+        "d": KEPT,
+        "plain": ChannelSettings(allowed_delta_types=("fossil",), allow_tags_filter=True),
+        "t": KEPT.model_copy(update={"allow_tags_filter": True}),
+        "none": KEPT.model_copy(update={"allowed_delta_types": ()}),
+    },
+)
+ODD = {"key": "odd", "cmp": "eq", "val": "1"}
+
+
+def long(number: int) -> dict[str, Any]:
+    """Return data of which little changes."""
+    return {"text": "much that stays as it is, \u20ac and all; " * 3, "number": number}
+
+
+async def refuse(channel: str, data: bytes, meta: Meta) -> Ack:
+    """Publish nowhere."""
+    raise AssertionError(channel, data, meta)
+
+
+@pytest.fixture
+async def store() -> Store:
+    """A store in memory."""
+    return Store()
+
+
+@pytest.fixture
+async def hub(store: Store) -> Hub:
+    """A hub without a feed: tests deliver by hand."""
+    return Hub(SETTINGS, store, refuse)
+
+
+class Reader:
+    """Reads publications as a client with deltas does."""
+
+    def __init__(self) -> None:
+        self.base = b""
+        self.deltas = 0
+
+    def read(self, publication: dict[str, Any]) -> Any:
+        """Return the data."""
+        text = publication["data"].encode()
+        if publication.get("delta"):
+            self.deltas += 1
+            self.base = apply(self.base, text)
+        else:
+            self.base = text
+        return json.loads(self.base)
+
+
+async def test_live_deltas(hub: Hub, store: Store) -> None:
+    """The first is whole, the others deltas, made once for all; other clients get all whole."""
+    delta = [await Client(hub).subscribed("d:a", delta="fossil") for _ in "12"]
+    other = await Client(hub).subscribed("d:a")
+    assert [client.replies()[1]["subscribe"].get("delta") for client in (*delta, other)] == [
+        True,
+        True,
+        None,
+    ]
+    for client in delta:
+        client.blocks.clear()
+    hub.deliver([store.publish("d:a", long(1), long(2))])
+    hub.deliver([store.publish("d:a", long(3))])
+    assert [block is same for block, same in zip(delta[0].blocks, delta[1].blocks, strict=True)]
+    reader = Reader()
+    assert [reader.read(p) for p in delta[0].pushes()] == [long(1), long(2), long(3)]
+    assert reader.deltas == 2
+    assert [p["offset"] for p in delta[0].pushes()] == [1, 2, 3]
+    assert other.data() == [long(1), long(2), long(3)]
+
+
+async def test_who_comes_later_begins_with_a_whole(hub: Hub, store: Store) -> None:
+    """Each can read all that it gets, whoever comes and goes."""
+    clients = []
+    for number in range(1, 8):
+        client = await Client(hub).subscribed("d:a", delta="fossil")
+        clients.append(client)
+        if number == 5:
+            clients[0].say({"id": 9, "unsubscribe": {"channel": "d:a"}})
+            await clients[0].until(lambda: len(clients[0].replies()) == 3)
+        hub.deliver([store.publish("d:a", long(number))])
+    for begun, client in enumerate(clients, 1):
+        reader = Reader()
+        last = 4 if begun == 1 else 7
+        got = [reader.read(publication) for publication in client.pushes()]
+        assert got == [long(number) for number in range(begun, last + 1)]
+        assert reader.deltas == len(got) - 1
+
+
+async def test_all_gone_leaves_no_base(hub: Hub, store: Store) -> None:
+    """A subscriber that is the only one again gets a whole first."""
+    other = await Client(hub).subscribed("d:a")
+    first = await Client(hub).subscribed("d:a", delta="fossil")
+    hub.deliver([store.publish("d:a", long(1))])
+    first.say({"id": 9, "unsubscribe": {"channel": "d:a"}})
+    await first.until(lambda: len(first.replies()) == 3)
+    hub.deliver([store.publish("d:a", long(2))])
+    again = await Client(hub).subscribed("d:a", delta="fossil")
+    hub.deliver([store.publish("d:a", long(3))])
+    (publication,) = again.pushes()
+    assert "delta" not in publication
+    assert Reader().read(publication) == long(3)
+    assert len(other.data()) == 3
+
+
+async def test_recovered_deltas(hub: Hub, store: Store) -> None:
+    """What was missed: the first whole, then deltas; the next live one is whole again."""
+    hub.deliver([store.publish("d:a", *map(long, range(5)))])
+    client = await Client(hub).subscribed("d:a", delta="fossil", recover=True, offset=2)
+    reply = client.replies()[1]["subscribe"]
+    assert (reply["recovered"], reply["delta"]) == (True, True)
+    hub.deliver([store.publish("d:a", long(5))])
+    reader = Reader()
+    got = [reader.read(p) for p in (*reply["publications"], *client.pushes())]
+    assert got == [long(number) for number in (2, 3, 4, 5)]
+    assert reader.deltas == 2
+
+
+async def test_held_while_the_reply_is_made(hub: Hub, store: Store) -> None:
+    """They come after the reply, readable as well."""
+    store.publish("d:a", long(0))
+    store.gate.clear()
+    client = Client(hub)
+    client.say({"id": 1, "connect": {}})
+    subscribe = {"channel": "d:a", "delta": "fossil", "recover": True, "offset": 0}
+    client.say({"id": 2, "subscribe": subscribe})
+    await asyncio.sleep(0)
+    hub.deliver([store.publish("d:a", long(1), long(2))])
+    store.gate.set()
+    await client.until(lambda: len(client.replies()) == 2)
+    reader = Reader()
+    reply = client.replies()[1]["subscribe"]
+    got = [reader.read(p) for p in (*reply["publications"], *client.pushes())]
+    assert got == [long(number) for number in range(3)]
+
+
+@pytest.mark.parametrize("channel", ["plain:a", "none:a"])
+async def test_deltas_need_positions_and_leave(hub: Hub, store: Store, channel: str) -> None:
+    """Without them, or where the namespace has none, publications come whole, as objects."""
+    client = await Client(hub).subscribed(channel, delta="fossil")
+    assert "delta" not in client.replies()[1]["subscribe"]
+    hub.deliver([store.publish(channel, long(1), long(2))])
+    assert client.data() == [long(1), long(2)]
+
+
+def tagged(first: int, *odds: str) -> FeedRecord:
+    """Return a record of publications with a tag."""
+    bodies = [b'{"tags":{"odd":"%b"},"data":%d}' % (odd.encode(), n) for n, odd in enumerate(odds)]
+    return FeedRecord(0, "1-0", 1, 0.0, [FeedGroup("plain:a", first, "", len(odds))], bodies, [])
+
+
+async def test_only_wanted_publications_come(hub: Hub) -> None:
+    """A filter passes over the others; those without tags are not wanted by `eq`."""
+    client = await Client(hub).subscribed("plain:a", tf=ODD)
+    all_ = await Client(hub).subscribed("plain:a")
+    client.blocks.clear()
+    hub.deliver([tagged(0, "0", "1", "0", "1")])
+    assert client.data() == [1, 3]
+    assert all_.data() == [0, 1, 2, 3]
+    client.blocks.clear()
+    hub.deliver([tagged(0, "0", "0")])
+    assert client.blocks == []
+
+
+async def test_filter_keeps_offsets_in_recovery(hub: Hub, store: Store) -> None:
+    """What is not wanted is left out, and counts for the continuity."""
+    hub.deliver([store.publish("t:a", 1, 2, 3)])
+    missing = {"key": "odd", "cmp": "nex"}
+    client = await Client(hub).subscribed("t:a", tf=ODD, recover=True, offset=1)
+    whole = await Client(hub).subscribed("t:a", tf=missing, recover=True, offset=1)
+    reply = client.replies()[1]["subscribe"]
+    assert (reply["recovered"], reply.get("publications", [])) == (True, [])
+    assert [p["offset"] for p in whole.replies()[1]["subscribe"]["publications"]] == [2, 3]
+    hub.deliver([store.publish("t:a", 4)])
+    assert (client.pushes(), whole.pushes()) == ([], [{"offset": 4, "data": 4}])
+
+
+@pytest.mark.parametrize(
+    ("channel", "wishes"),
+    [
+        ("d:a", {"tf": ODD}),
+        ("t:a", {"tf": {"key": "odd", "cmp": "??"}}),
+        ("t:a", {"tf": ODD, "delta": "fossil"}),
+    ],
+)
+async def test_refused_filters(hub: Hub, channel: str, wishes: dict[str, Any]) -> None:
+    """Not allowed, not valid, or together with deltas: 107, and the connection goes on."""
+    client = await Client(hub).subscribed(channel, **wishes)
+    assert client.replies()[1]["error"]["code"] == 107
+    assert client.closed is None
+
+
+def test_deltas_of_publications_with_more_than_data() -> None:
+    """Tags and info stay as they are."""
+    bodies = [b'{"info":{"user":"u","client":"c"},"tags":{"a":"b"},"data":{"x": 1}}'] * 2
+    ((_, (first, second)),) = DELTAS.shaped([(1, bodies)])
+    assert json.loads(first) == {
+        "info": {"user": "u", "client": "c"},
+        "tags": {"a": "b"},
+        "data": '{"x": 1}',
+    }
+    assert json.loads(second)["tags"] == {"a": "b"}
