@@ -155,6 +155,9 @@ class ChannelSettings(_Part):
     """Clients with a user id may subscribe without a subscription token."""
     allow_subscribe_for_anonymous: bool = False
     """Clients without a user id may, too."""
+    allow_user_limited_channels: bool = False
+    """Of channels `name#ann,bob`, only the users after the last `#` may subscribe, without a
+    token. Off: such a name is a name like any other."""
     allow_publish_for_client: bool = False
     """Clients with a user id may publish."""
     allow_publish_for_subscriber: bool = False
@@ -180,6 +183,15 @@ class ChannelSettings(_Part):
         return self.history_size > 0 and self.history_ttl_s > 0
 
 
+class PersonalChannelSettings(_Part):
+    """A channel of each user's own, `#<user>`, which the server subscribes its clients to."""
+
+    enabled: bool = False
+    """Subscribe every client that has a user id."""
+    namespace: str = ""
+    """The channel is then `<namespace>:#<user>`. Empty: `#<user>`."""
+
+
 class ClientSettings(_Part):
     """Limits and times of client connections (defaults: Centrifugo's)."""
 
@@ -187,6 +199,7 @@ class ClientSettings(_Part):
     """Let every client do everything. For development only."""
     allow_anonymous: bool = False
     """Accept clients without a token, as user ""."""
+    subscribe_to_user_personal_channel: PersonalChannelSettings = PersonalChannelSettings()
     allowed_origins: tuple[str, ...] = ()
     """Origins of pages that may connect, besides the edge's own. `*` allows all."""
     ping_interval_s: Annotated[float, Field(gt=0)] = 25.0
@@ -195,6 +208,10 @@ class ClientSettings(_Part):
     """How long a client may take to answer a ping (close code 3012)."""
     stale_close_delay_s: Annotated[float, Field(gt=0)] = 10.0
     """How long a client may take to connect (close code 3502)."""
+    expired_close_delay_s: Seconds = 25.0
+    """How long after its token's end a client may still refresh it (close code 3005)."""
+    expired_sub_close_delay_s: Seconds = 25.0
+    """The same for a subscription (unsubscribe code 2501; made by the server: close code 3006)."""
     frame_bytes_max: Annotated[int, Field(ge=512)] = 65_536
     """Size of one frame from a client (close code 1009)."""
     outbox_bytes_max: Annotated[int, Field(ge=1024)] = 2**20
@@ -234,13 +251,53 @@ class EdgeSettings(_Part):
         return value
 
 
+class TokenSettings(_Part):
+    """Who else may sign client tokens, and for whom they must be meant."""
+
+    public_keys: tuple[str, ...] = ()
+    """Public keys, each as PEM text or as the name of a file: RSA for RS256, RS384, RS512; EC for
+    ES256, ES384, ES512; Ed25519 or Ed448 for EdDSA."""
+    jwks_url: str | None = None
+    """`https://` address of a JSON Web Key Set: keys of the same kinds, found by the token's
+    `kid`. Read when a token names a key that is not known yet, and once an hour."""
+    audience: str | None = None
+    """What `aud` must be, or have among others. Unset: not checked."""
+    issuer: str | None = None
+    """What `iss` must be. Unset: not checked."""
+
+    @field_validator("public_keys")
+    @classmethod
+    def _public(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any("PRIVATE KEY" in key for key in value):
+            raise ValueError("holds a private key: give the public one (`openssl pkey -pubout`)")
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]", value):
+            raise ValueError("write it as https://host/path")
+        return value
+
+
+class SubscriptionTokenSettings(TokenSettings):
+    """Other keys for subscription tokens."""
+
+    enabled: bool = False
+    """Judge subscription tokens by this section alone. Off: by what holds for connections."""
+    secret: SecretStr | None = None
+    """HMAC secret of subscription tokens."""
+
+
 class AuthSettings(_Part):
-    """Secrets. Unset: `raywire up` makes them and keeps them in `data`."""
+    """Keys. Secrets that are unset are made by `raywire up` and kept in `data`."""
 
     api_key: SecretStr | None = None
     """Key of the server API."""
     token_secret: SecretStr | None = None
     """HMAC secret of client tokens (HS256, HS384, HS512)."""
+    tokens: TokenSettings = TokenSettings()
+    subscription_tokens: SubscriptionTokenSettings = SubscriptionTokenSettings()
 
 
 class FeedSettings(_Part):
@@ -297,7 +354,22 @@ class Settings(_Part):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError("stages: two have the same name: rename one")
+        personal = self.client.subscribe_to_user_personal_channel
+        options = self.namespaces.get(personal.namespace) if personal.namespace else self.channels
+        if personal.enabled:
+            self._guards_personal(personal.namespace, options)
         return self
+
+    def _guards_personal(self, namespace: str, options: ChannelSettings | None) -> None:
+        setting = "client.subscribe_to_user_personal_channel"
+        if options is None:
+            raise ValueError(f"{setting}.namespace: there is no namespace {namespace!r}: add it")
+        if options.allow_subscribe_for_client and not options.allow_user_limited_channels:
+            where = f"namespaces.{namespace}" if namespace else "channels"
+            raise ValueError(
+                f"{setting}: every client could subscribe to the channels of others: "
+                f"set {where}.allow_user_limited_channels"
+            )
 
     @property
     def window(self) -> int:

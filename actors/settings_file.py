@@ -27,6 +27,8 @@ _OPTIONS: Final = {
     "ray.address": "--ray",
 }
 _PATHS: Final = ("data", "code")
+_KEYS: Final = ("tokens", "subscription_tokens")
+"""Parts of `auth` whose `public_keys` may be names of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,15 @@ def _place_paths(raw: dict[Any, Any], parent: Path) -> None:
     for name in _PATHS:
         if isinstance(given := raw.get(name), str):
             raw[name] = str(parent / Path(given).expanduser())
+    for section in _KEYS:
+        keys = _get(raw, ("auth", section, "public_keys"))
+        if isinstance(keys, list):
+            keys[:] = [_placed_key(key, parent) for key in keys]
+
+
+def _placed_key(key: Any, parent: Path) -> Any:
+    is_name = isinstance(key, str) and not key.lstrip().startswith("-----")
+    return str(parent / Path(key).expanduser()) if is_name else key
 
 
 def _warnings(path: Path | None, settings: Settings, tree: _Tree) -> tuple[str, ...]:

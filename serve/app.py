@@ -20,9 +20,10 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 from actors import logs
 from actors.errors import SettingsError, UnavailableError
 from actors.partition import Keys
-from actors.settings import AuthSettings, Settings
+from actors.settings import Settings
 from actors.store_redis import RedisStats
 from actors.store_redis_edge import RedisEdgeStore
+from serve.auth import with_keys
 from serve.edge import Edge
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ def deploy(
         UnavailableError: They did not come up in time, or `stop` was set. Serve keeps trying, and
             keeps the old ones that still run.
     """
+    keys = with_keys(settings.auth)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     host, _, port = settings.edge.serve_listen.rpartition(":")
     everywhere = settings.ray.address != "local"
@@ -135,10 +137,9 @@ def deploy(
         http_options=HTTPOptions(host=host.strip("[]"), port=int(port)),
         logging_config=_QUIET,
     )
-    secret = AuthSettings(api_key=SecretStr(api_key), token_secret=SecretStr(token_secret))
-    application = _deployment(settings).bind(
-        settings.model_copy(update={"auth": secret}), redis_url
-    )
+    secret = {"api_key": SecretStr(api_key), "token_secret": SecretStr(token_secret)}
+    auth = keys.model_copy(update=secret)
+    application = _deployment(settings).bind(settings.model_copy(update={"auth": auth}), redis_url)
     ray.serve.run_many(
         [ray.serve.RunTarget(application, name=settings.app, route_prefix="/")],
         # We wait ourselves: with a limit, and with an eye on what the replicas say.

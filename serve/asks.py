@@ -10,6 +10,7 @@ from actors.store import History
 from serve.protocol import CommandError, ErrorCode, HistoryResult
 from serve.protocol_json import publication
 from serve.subscription import Subscription
+from serve.token_keys import KeySet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,4 +93,12 @@ class AskStats:
     channel: str
 
 
-Ask: TypeAlias = AskJoin | AskLeave | AskPublish | AskHistory | AskPresence | AskStats
+@dataclass(frozen=True, slots=True, eq=False)
+class AskKeys:
+    """Read the keys of tokens (`KeyReader.read`). Answered by `Session.keys_read`."""
+
+    id: int
+    keys: KeySet
+
+
+Ask: TypeAlias = AskJoin | AskLeave | AskPublish | AskHistory | AskPresence | AskStats | AskKeys

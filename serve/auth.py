@@ -1,28 +1,21 @@
-"""Who may do what: client tokens, API keys, origins, and permissions by namespace.
-
-Tokens are JSON Web Tokens (RFC 7519) with the claims that Centrifugo reads
-(https://centrifugal.dev/docs/server/authentication).
-"""
+"""Who may do what: client tokens, API keys, origins, and permissions by namespace."""
 
 import enum
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-import jwt
-import msgspec
-from msgspec import Struct
+from pydantic import SecretStr
 
-from actors.errors import MessageError
+from actors.errors import MessageError, UnavailableError
 from actors.message import CHANNEL_LENGTH_MAX, check_channel
-from actors.settings import ChannelSettings, Settings
+from actors.settings import AuthSettings, ChannelSettings, Settings, TokenSettings
 from serve.protocol import CommandError, DisconnectCode, DisconnectError, ErrorCode
-
-ALGORITHMS: Final = ("HS256", "HS384", "HS512")
+from serve.token_keys import read_public_key
+from serve.tokens import Claims, Grant, TokenError, TokenExpiredError, Verifier
 
 
 class Operation(enum.Enum):
@@ -33,123 +26,89 @@ class Operation(enum.Enum):
     PRESENCE = "presence"
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a token says of a client.
-
-    Attributes:
-        user: Its user id; empty: anonymous.
-        ttl_s: In how many seconds the token expires; None: never.
-        info: Shown to others as `conn_info`; any JSON value, None: nothing.
-        channels: Channel -> its `chan_info`: subscriptions that the server makes.
-    """
-
-    user: str = ""
-    ttl_s: float | None = None
-    info: Any = None
-    channels: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _SubClaim(Struct):
-    info: Any = None
-
-
-class _Payload(Struct):
-    sub: str = ""
-    exp: float | None = None
-    nbf: float | None = None
-    iat: float | None = None
-    info: Any = None
-    channels: list[str] | None = None
-    subs: dict[str, _SubClaim] | None = None
-    channel: str | None = None
-
-
-def make_token(
-    secret: str,
-    user: str,
-    *,
-    now_s: float,
-    ttl_s: float | None = None,
-    info: Any = None,
-    channels: Sequence[str] = (),
-    algorithm: str = "HS256",
-) -> str:
-    """Make a client token.
-
-    Args:
-        secret: The HMAC secret; `settings.auth.token_secret`.
-        user: User id; empty: anonymous.
-        now_s: Seconds since the epoch.
-        ttl_s: How long it is valid; None: for ever.
-        info: Any JSON value, shown to others.
-        channels: What the server subscribes the client to.
-        algorithm: One of `ALGORITHMS`.
-    """
-    payload: dict[str, Any] = {"sub": user, "iat": int(now_s)}
-    if ttl_s is not None:
-        payload["exp"] = int(now_s + ttl_s)
-    if info is not None:
-        payload["info"] = info
-    if channels:
-        payload["channels"] = list(channels)
-    return jwt.encode(payload, secret, algorithm=algorithm)
-
-
 class Access:
     """Answer what clients may do, by settings and tokens.
 
     Args:
         settings: The whole tree: channels, client and auth are read.
         wall: Seconds since the epoch, for tokens' times.
+        clock: Monotonic seconds, for the age of keys that are read from elsewhere.
+
+    Raises:
+        SettingsError: A public key cannot be used.
     """
 
-    def __init__(self, settings: Settings, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.client = settings.client
         self._settings = settings
-        self._wall = wall
-        secret = settings.auth.token_secret
-        self._secret = secret.get_secret_value() if secret is not None else ""
+        self._verifier, self._channel_verifier = verifiers(settings.auth, wall, clock)
 
     def claims(self, token: str) -> Claims:
         """Return what is known of whoever connects with a token, or with none (empty).
 
         Raises:
             DisconnectError: The token is not valid, or there has to be one.
-            CommandError: The token has expired, or is not valid yet.
+            CommandError: The token has expired, is not valid yet, or cannot be judged now.
+            KeysWantedError: See `KeySet.find`.
         """
-        if token:
-            return self._verify(token)
-        if self.client.insecure or self.client.allow_anonymous:
-            return Claims()
-        raise DisconnectError(DisconnectCode.BAD_REQUEST)
-
-    def _verify(self, token: str) -> Claims:
-        payload = self._payload(token)
-        now_s = self._wall()
-        ttl_s = None
-        if not self.client.insecure:
-            early = payload.nbf is not None and payload.nbf > now_s
-            if early or (payload.exp is not None and payload.exp <= now_s):
-                raise CommandError(ErrorCode.TOKEN_EXPIRED)
-            ttl_s = None if payload.exp is None else payload.exp - now_s
-        channels: dict[str, Any] = dict.fromkeys(payload.channels or ())
-        channels.update({name: sub.info for name, sub in (payload.subs or {}).items()})
-        return Claims(payload.sub, ttl_s, payload.info, channels)
-
-    def _payload(self, token: str) -> _Payload:
-        if not self._secret:
-            raise DisconnectError(DisconnectCode.INVALID_TOKEN)
-        # Times are checked by `_verify`: PyJWT would read the clock itself.
-        options: Any = {f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "aud", "iss")}
+        if not token:
+            if self.client.insecure or self.client.allow_anonymous:
+                return Claims()
+            raise DisconnectError(DisconnectCode.BAD_REQUEST)
         try:
-            found = jwt.decode(token, self._secret, algorithms=list(ALGORITHMS), options=options)
-            payload = msgspec.convert(found, _Payload)
-        except (jwt.InvalidTokenError, msgspec.ValidationError, ValueError) as error:
+            claims = self._judged(self._verifier, token)
+        except TokenError as error:
             raise DisconnectError(DisconnectCode.INVALID_TOKEN) from error
-        if payload.channel is not None:  # A subscription token is not for connecting.
+        if claims.channel is not None:  # A subscription token is not for connecting.
             raise DisconnectError(DisconnectCode.INVALID_TOKEN)
-        return payload
+        if claims.ttl_s is not None and claims.ttl_s <= 0:
+            raise CommandError(ErrorCode.EXPIRED)
+        return claims
+
+    def grant(self, token: str, channel: str, *, user: str, client: str) -> Grant:
+        """Return what a subscription token gives.
+
+        Raises:
+            DisconnectError: It is for another channel, user or client.
+            TokenError: It is not valid.
+            CommandError: It has expired, is not valid yet, or cannot be judged now.
+            KeysWantedError: See `KeySet.find`.
+        """
+        claims = self._judged(self._channel_verifier, token)
+        if (claims.channel, claims.user) != (channel, user) or claims.client not in ("", client):
+            raise DisconnectError(DisconnectCode.INVALID_TOKEN)
+        if claims.ttl_s is not None and claims.ttl_s <= 0:
+            raise CommandError(ErrorCode.EXPIRED)
+        return claims.grant
+
+    def _judged(self, verifier: Verifier, token: str) -> Claims:
+        try:
+            return verifier.claims(token, timeless=self.client.insecure)
+        except TokenExpiredError as error:
+            raise CommandError(ErrorCode.TOKEN_EXPIRED) from error
+        except UnavailableError as error:
+            # Temporary: the client comes back, and must not be told that its token is bad.
+            raise CommandError(ErrorCode.INTERNAL_SERVER_ERROR) from error
+
+    def personal_channel(self, user: str) -> str | None:
+        """Return the channel of a user's own that the server subscribes it to, if there is one.
+
+        https://centrifugal.dev/docs/server/server_subs#automatic-personal-channel-subscription
+
+        Raises:
+            CommandError: The user's id would make it the channel of others, too.
+        """
+        wanted = self.client.subscribe_to_user_personal_channel
+        if not wanted.enabled or not user:
+            return None
+        if "," in user or "#" in user:  # `#ann,bob` is for ann and for bob, `#a#bob` for bob.
+            raise CommandError(ErrorCode.BAD_REQUEST)
+        return f"{wanted.namespace}:#{user}" if wanted.namespace else f"#{user}"
 
     def options(self, channel: str) -> ChannelSettings:
         """Return the settings of a channel.
@@ -174,10 +133,14 @@ class Access:
     def may_subscribe(self, channel: str, options: ChannelSettings, user: str) -> bool:
         """Tell whether a client may subscribe without a token; never to `$` channels.
 
+        A channel limited to some users is for those alone, whatever else is allowed.
         https://centrifugal.dev/docs/server/channel_permissions
         """
         if channel.startswith("$"):
             return False
+        _, limited, users = channel.rpartition("#")
+        if limited and options.allow_user_limited_channels:
+            return bool(user) and user in users.split(",")
         known = bool(user) or options.allow_subscribe_for_anonymous
         return self.client.insecure or (options.allow_subscribe_for_client and known)
 
@@ -211,6 +174,43 @@ _PERMISSIONS: Final[dict[Operation, Callable[[ChannelSettings], tuple[bool, bool
         o.allow_presence_for_anonymous,
     ),
 }
+
+
+def verifiers(
+    auth: AuthSettings, wall: Callable[[], float], clock: Callable[[], float]
+) -> tuple[Verifier, Verifier]:
+    """Return who judges tokens for connecting, and subscription tokens; may be the same.
+
+    Raises:
+        SettingsError: A public key cannot be used.
+    """
+    connect = Verifier(auth.tokens, _text(auth.token_secret), "auth.tokens", wall=wall, clock=clock)
+    own = auth.subscription_tokens
+    if not own.enabled:
+        return connect, connect
+    section = "auth.subscription_tokens"
+    return connect, Verifier(own, _text(own.secret), section, wall=wall, clock=clock)
+
+
+def with_keys(auth: AuthSettings) -> AuthSettings:
+    """Return the settings with the text of public keys in place of files' names.
+
+    For processes on other machines, which have no such files.
+
+    Raises:
+        SettingsError: A file cannot be read, or holds no key.
+    """
+    update = {}
+    for name in ("tokens", "subscription_tokens"):
+        part: TokenSettings = getattr(auth, name)
+        where = f"auth.{name}.public_keys"
+        keys = tuple(read_public_key(given, where) for given in part.public_keys)
+        update[name] = part.model_copy(update={"public_keys": keys})
+    return auth.model_copy(update=update)
+
+
+def _text(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret is not None else ""
 
 
 def api_key_matches(headers: Mapping[str, str], query: Mapping[str, str], key: str) -> bool:

@@ -9,22 +9,28 @@ from msgspec import Raw
 from actors.message import Meta, decode_json
 from actors.settings import ChannelSettings
 from serve.asks import AskHistory, AskPublish
-from serve.auth import Access, Claims, Operation
+from serve.auth import Access, Operation
+from serve.place import Place
 from serve.protocol import (
     EMPTY,
     ClientInfo,
     CommandError,
+    ConnectResult,
     DisconnectCode,
     DisconnectError,
     ErrorCode,
     History,
     Publish,
     StreamPosition,
+    SubRefresh,
     Subscribe,
+    SubscribeResult,
 )
+from serve.pulse import ttl
 from serve.shape import DELTAS, STORED, Filtered, Shape
 from serve.subscription import Subscription
 from serve.tag_filter import read_tag_filter
+from serve.tokens import Claims, Grant, TokenError
 
 _REJECT_UNRECOVERED: Final = 2
 """Bit of `Subscribe.flag`: answer error 112 rather than start with a gap."""
@@ -44,6 +50,23 @@ class Client:
         self.claims = claims
         self._access = access
 
+    def connected(
+        self, place: Place, subs: dict[str, SubscribeResult], *, pongs: bool
+    ) -> ConnectResult:
+        """Return what the client is told when it is connected; `pongs`: it answers pings."""
+        expires, seconds = ttl(self.claims.ttl_s)
+        return ConnectResult(
+            client=self.id,
+            version=place.version,
+            expires=expires,
+            ttl=seconds,
+            subs=subs,
+            ping=max(1, round(self._access.client.ping_interval_s)),
+            pong=pongs,
+            session=place.session,
+            node=place.node,
+        )
+
     def server_side(self, wishes: Mapping[str, Subscribe]) -> dict[str, Subscription]:
         """Return the subscriptions that a connection starts with, by channel.
 
@@ -54,15 +77,19 @@ class Client:
             CommandError: The token has a channel that cannot be.
             DisconnectError: A wish has one.
         """
+        granted = dict(self.claims.channels)
+        personal = self._access.personal_channel(self.claims.user)
+        if personal is not None:
+            granted.setdefault(personal, Grant())
         found = {
             channel: self._subscription(
-                channel, wishes.get(channel, Subscribe()), server_side=True, chan_info=info
+                channel, wishes.get(channel, Subscribe()), grant, server_side=True
             )
-            for channel, info in self.claims.channels.items()
+            for channel, grant in granted.items()
         }
         for channel, wish in wishes.items():
             if channel not in found and self._may_have(channel):
-                found[channel] = self._subscription(channel, wish, server_side=True)
+                found[channel] = self._subscription(channel, wish, Grant(), server_side=True)
         return found
 
     def _may_have(self, channel: str) -> bool:
@@ -77,38 +104,81 @@ class Client:
 
         Raises:
             CommandError: It may not have it.
-            DisconnectError: The request is not of the protocol.
+            DisconnectError: The request is not of the protocol, or its token is for another.
+            KeysWantedError: See `KeySet.find`.
         """
-        # Subscription tokens are not known here, so whoever brings one is refused.
-        allowed = self._access.may_subscribe(request.channel, options, self.claims.user)
-        if request.token or not allowed:
+        # A token decides alone; so it must, where the name asks for one ($).
+        if request.token:
+            grant = self._grant(request)
+        elif self._access.may_subscribe(request.channel, options, self.claims.user):
+            grant = Grant()
+        else:
             raise CommandError(ErrorCode.PERMISSION_DENIED)
         if request.delta not in ("", "fossil"):
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
-        return self._subscription(request.channel, request, shape=_shape(request, options))
+        return self._subscription(
+            request.channel,
+            request,
+            grant,
+            by_token=bool(request.token),
+            shape=_shape(request, options),
+        )
+
+    def _grant(self, request: Subscribe) -> Grant:
+        try:
+            return self._access.grant(
+                request.token, request.channel, user=self.claims.user, client=self.id
+            )
+        except TokenError as error:
+            raise CommandError(ErrorCode.PERMISSION_DENIED) from error
+
+    def renew(self, request: SubRefresh, subscription: Subscription) -> None:
+        """Go on with what a new subscription token gives: its time, and what others see.
+
+        Settings that it overrides count from the next subscription on.
+
+        Raises:
+            CommandError: It has expired, or cannot be judged now.
+            DisconnectError: It is not valid, or for another.
+            KeysWantedError: See `KeySet.find`.
+        """
+        try:
+            grant = self._access.grant(
+                request.token, request.channel, user=self.claims.user, client=self.id
+            )
+        except TokenError as error:
+            raise DisconnectError(DisconnectCode.INVALID_TOKEN) from error
+        subscription.grant, subscription.info = grant, self._info(grant)
+
+    def _info(self, grant: Grant) -> bytes:
+        claims = self.claims
+        info = ClientInfo(claims.user, self.id, _raw(claims.info), _raw(grant.info))
+        return msgspec.json.encode(info)
 
     def _subscription(
         self,
         channel: str,
         wish: Subscribe,
+        grant: Grant,
         *,
         server_side: bool = False,
-        chan_info: Any = None,
+        by_token: bool = False,
         shape: Shape = STORED,
     ) -> Subscription:
-        options = self._access.options(channel)
+        options = self._access.options(channel).model_copy(update=dict(grant.override))
         user = self.claims.user
         reads = self._access.may(Operation.HISTORY, options, user, subscribed=True)
         sees = self._access.may(Operation.PRESENCE, options, user, subscribed=True)
-        info = ClientInfo(user, self.id, _raw(self.claims.info), _raw(chan_info))
         recovers = wish.recover or (
             options.auto_cache_recover and options.force_recovery_mode == "cache"
         )
         return Subscription(
             channel,
             options,
-            msgspec.json.encode(info),
+            self._info(grant),
+            grant,
             server_side=server_side,
+            by_token=by_token,
             recover=StreamPosition(wish.offset, wish.epoch) if recovers else None,
             positioned=options.force_positioning or (wish.positioned and reads),
             recoverable=options.force_recovery or (wish.recoverable and reads),

@@ -9,7 +9,16 @@ from msgspec import Raw
 
 from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.store import EdgeStore, History
-from serve.asks import Ask, AskHistory, AskJoin, AskLeave, AskPresence, AskPublish, AskStats
+from serve.asks import (
+    Ask,
+    AskHistory,
+    AskJoin,
+    AskKeys,
+    AskLeave,
+    AskPresence,
+    AskPublish,
+    AskStats,
+)
 from serve.directives import ToClients
 from serve.protocol import (
     Close,
@@ -26,6 +35,7 @@ from serve.protocol import (
 )
 from serve.session_directed import DirectedSession
 from serve.subscription import Subscription
+from serve.token_keys import KeySet
 from serve.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -89,6 +99,10 @@ class Surroundings(Protocol):
 
     async def publish(self, ask: AskPublish) -> None:
         """Publish, and wait for the commit."""
+        ...
+
+    async def read_keys(self, keys: KeySet) -> None:
+        """Read the keys of tokens, or note in the set that they cannot be read."""
         ...
 
     def ended(self, connection: "Connection") -> None:
@@ -219,15 +233,14 @@ class Connection:
     def _tick(self) -> None:
         self._timer = None
         self.session.tick(self._clock())
+        for subscription in self.session.take_dropped():
+            self._hub.drop(self, subscription)
         self._settle()
 
     async def _answer(self, ask: Ask) -> None:
         code: ErrorCode | None = None
         try:
-            if isinstance(ask, AskJoin):
-                await self._join(ask)
-            else:
-                self.session.answer(ask, await self._result(ask), self._clock())
+            await self._do(ask)
         except CommandError as error:
             code = error.code
         except QueueFullError:
@@ -244,6 +257,15 @@ class Connection:
         if code is not None:
             self.session.failed(ask, code, self._clock())
         self._settle()
+
+    async def _do(self, ask: Ask) -> None:
+        if isinstance(ask, AskJoin):
+            await self._join(ask)
+        elif isinstance(ask, AskKeys):
+            await self._hub.read_keys(ask.keys)
+            self.session.keys_read(ask, self._clock())
+        else:
+            self.session.answer(ask, await self._result(ask), self._clock())
 
     async def _result(self, ask: Ask) -> Result:
         store = self._hub.store

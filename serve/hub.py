@@ -29,6 +29,7 @@ from serve.protocol import DisconnectCode, Join, Leave
 from serve.session_directed import DirectedSession
 from serve.shape import Run
 from serve.subscription import Subscription
+from serve.token_jwks import KeyReader
 from serve.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ class Hub:
             node: The name of this edge, as told to clients that must name it.
         """
         self.settings = settings
-        self.access = Access(settings, wall)
+        self.access = Access(settings, wall, clock)
+        self.read_keys = KeyReader().read
         self.store = store
         self._publish = publish
         self._clock = clock

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actors import transform
 from actors.errors import SettingsError, UnavailableError
 from actors.settings import Settings
+from serve.auth import with_keys
 from serve.code_check import digests
 from serve.control import Ask, Control
 from serve.local_checks import check_port, needed_cpus, unhealthy
@@ -128,6 +129,7 @@ class LocalSystem:
         within_s = _LEFT_ENDS_WITHIN_S if was_killed(settings.data) else 0.0
         for name in ("listen", "serve_listen"):
             check_port(f"edge.{name}", getattr(settings.edge, name), within_s=within_s)
+        with_keys(settings.auth)  # A key file that cannot be used should show at once, too.
         self._tell("Loading the transforms")
         transform.check(settings, settings.code)
         self.code_digests = digests(settings.code)

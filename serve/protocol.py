@@ -182,6 +182,7 @@ class SubscribeResult(Struct, omit_defaults=True):
     recovered: bool = False
     offset: int = 0
     positioned: bool = False
+    data: Raw = EMPTY
     was_recovering: bool = False
     delta: bool = False
 
@@ -234,6 +235,13 @@ class RefreshResult(Struct, omit_defaults=True):
 
     client: str
     version: str = ""
+    expires: bool = False
+    ttl: int = 0
+
+
+class SubRefreshResult(Struct, omit_defaults=True):
+    """The subscription goes on."""
+
     expires: bool = False
     ttl: int = 0
 
@@ -291,5 +299,6 @@ Result: TypeAlias = (
     | PresenceStatsResult
     | HistoryResult
     | RefreshResult
+    | SubRefreshResult
 )
 Push: TypeAlias = Join | Leave | Subscribed | Unsubscribed | Refreshed | Disconnected

@@ -37,6 +37,7 @@ from serve.protocol import (
     Rpc,
     Send,
     SubRefresh,
+    SubRefreshResult,
     Subscribe,
     Subscribed,
     SubscribeResult,
@@ -91,6 +92,7 @@ _RESULT_KEYS: Final = {
     PresenceStatsResult: b"presence_stats",
     HistoryResult: b"history",
     RefreshResult: b"refresh",
+    SubRefreshResult: b"sub_refresh",
 }
 _PUSH_KEYS: Final = {
     Join: b"join",

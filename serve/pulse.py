@@ -6,9 +6,13 @@ from typing import Final
 from actors.settings import ClientSettings
 from serve.protocol import DisconnectCode, DisconnectError
 
-EXPIRED_CLOSE_DELAY_S: Final = 25.0
-"""How long after its token's end a connection may still be refreshed."""
 _NEVER: Final = math.inf
+_TTL_MAX: Final = 2**32 - 1
+
+
+def ttl(ttl_s: float | None) -> tuple[bool, int]:
+    """Return `expires` and `ttl` of a result; None: never."""
+    return (False, 0) if ttl_s is None else (True, max(1, math.ceil(min(ttl_s, _TTL_MAX))))
 
 
 class Pulse:
@@ -40,7 +44,7 @@ class Pulse:
         if ttl_s is None:
             self._expires_at = _NEVER
         else:
-            grace_s = EXPIRED_CLOSE_DELAY_S if self._answers else 0.0
+            grace_s = self._limits.expired_close_delay_s if self._answers else 0.0
             self._expires_at = now + ttl_s + grace_s
 
     def stop(self) -> None:

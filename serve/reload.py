@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from actors.errors import RaywireError, SettingsError, UnavailableError
 from actors.settings_file import Loaded
+from serve.auth import with_keys
 from serve.change import Change, compare
 from serve.code_check import check_code
 from serve.control import Ask
@@ -119,6 +120,7 @@ def reload(
     new = loaded.settings
     change = compare(old, new)
     _refuse_restart(change, shipped=old.ray.address != "local")
+    with_keys(new.auth)
     system.check_room(new)
     tell("Loading the transforms")
     code = check_code(new, stop, within_s=READY_WITHIN_S)

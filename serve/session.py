@@ -8,14 +8,13 @@ answered by `joined`, `answer` or `failed`), and looks at `close`.
 """
 
 import enum
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from actors.store import History as StoredHistory
-from serve.asks import Ask, AskJoin, AskLeave, AskPresence, AskPublish, AskStats
-from serve.auth import Access, Claims
+from serve.asks import Ask, AskJoin, AskKeys, AskLeave, AskPresence, AskPublish, AskStats
+from serve.auth import Access
 from serve.client import Client
 from serve.place import NOWHERE, Place
 from serve.protocol import (
@@ -24,7 +23,6 @@ from serve.protocol import (
     CommandBody,
     CommandError,
     Connect,
-    ConnectResult,
     DisconnectCode,
     DisconnectError,
     ErrorCode,
@@ -33,12 +31,12 @@ from serve.protocol import (
     PresenceStats,
     Publish,
     Refresh,
-    RefreshResult,
     Result,
     Rpc,
     Send,
     SubRefresh,
     Subscribe,
+    SubscribeResult,
     Unsubscribe,
     UnsubscribeCode,
     Unsubscribed,
@@ -46,11 +44,15 @@ from serve.protocol import (
     one_way_close,
 )
 from serve.pulse import Pulse
+from serve.renewal import Renewal
 from serve.subscription import Subscription
+from serve.token_keys import KeysWantedError
+from serve.tokens import Claims
 from serve.wire import Codec
 
 PUBLISHES_MAX: Final = 64
 """Publishes of one client that may be under way; the next one waits."""
+_CLOSE_INSTEAD: Final = {UnsubscribeCode.SUBSCRIPTION_EXPIRED: DisconnectCode.SUBSCRIPTION_EXPIRED}
 
 
 class State(enum.Enum):
@@ -100,10 +102,12 @@ class Session:
         self._now = now
         self._messages: list[bytes] = []
         self._asks: list[Ask] = []
+        self._dropped: list[Subscription] = []
         self._backlog: deque[Command] = deque()
         self._waiting: Ask | None = None
         self._publishing = 0
         self._pulse = Pulse(self._limits, now=now, spread=spread, answers=not one_way)
+        self._renewal = Renewal(access, self._pulse)
         self._commands: dict[type[Any], Callable[[int, Any], None]] = {
             Connect: self._connect,
             Subscribe: self._subscribe,
@@ -142,8 +146,9 @@ class Session:
         self._work()
 
     def tick(self, now: float) -> None:
-        """Do what is due at `now`: a ping, or a close of who is stale, silent or expired."""
+        """Do what is due at `now`: a ping, or an end of who or what is stale, silent or expired."""
         try:
+            self._expire(now)
             if self._pulse.tick(now):
                 self._messages.append(self._codec.ping)
         except DisconnectError as error:
@@ -155,22 +160,29 @@ class Session:
             self.close = code if isinstance(code, Close) else Close(code.value, code.reason)
             self._backlog.clear()
             self._asks.clear()
-            self._pulse.stop()
+            self._renewal.stop()
 
     def drop(self, subscription: Subscription, code: UnsubscribeCode) -> bool:
         """End one subscription from the server's side, with a push; False: it is not here.
 
-        One that has not been answered yet cannot be ended so: the session is closed.
+        One that the server made, or that has not been answered yet, cannot be ended so: the
+        session is closed.
         """
         if self.subscriptions.get(subscription.channel) is not subscription:
             return False
         if subscription.server_side or not subscription.started:
-            self.shut(DisconnectCode.INSUFFICIENT_STATE)
+            self.shut(_CLOSE_INSTEAD.get(code, DisconnectCode.INSUFFICIENT_STATE))
             return False
         del self.subscriptions[subscription.channel]
+        self._renewal.forget(subscription)
         body = Unsubscribed(code.value, code.reason)
         self._messages.append(self._codec.push(subscription.channel, body))
         return True
+
+    def _expire(self, now: float) -> None:
+        for subscription in self._renewal.expired(now):
+            if self.drop(subscription, UnsubscribeCode.SUBSCRIPTION_EXPIRED):
+                self._dropped.append(subscription)
 
     # --- out
 
@@ -184,9 +196,14 @@ class Session:
         asks, self._asks = self._asks, []
         return asks
 
+    def take_dropped(self) -> list[Subscription]:
+        """Return, once, the subscriptions that `tick` has ended."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
     def deadline(self) -> float:
         """Return when `tick` has something to do; infinite where it never has."""
-        return self._pulse.deadline()
+        return min(self._pulse.deadline(), self._renewal.deadline())
 
     @property
     def user(self) -> str:
@@ -219,6 +236,11 @@ class Session:
         self._reply(ask.id, result)
         self._go_on(ask)
 
+    def keys_read(self, ask: AskKeys, now: float) -> None:
+        """Know that keys were read, or could not be: the command that waits is taken again."""
+        self._now = now
+        self._go_on(ask)
+
     def failed(self, ask: Ask, code: ErrorCode, now: float) -> None:
         """Answer anything with an error."""
         self._now = now
@@ -238,6 +260,10 @@ class Session:
                 self._error(command.id, command.body, error.code)
             except DisconnectError as error:
                 self.shut(error.code)
+            except KeysWantedError as error:
+                # Tokens are judged before anything is changed, so it can be taken again.
+                self._backlog.appendleft(command)
+                self._wait(AskKeys(command.id, error.keys))
 
     def _take(self, command: Command) -> None:
         take = self._commands.get(type(command.body))
@@ -275,6 +301,7 @@ class Session:
         if isinstance(ask, AskJoin):
             for subscription in ask.subscriptions:
                 self.subscriptions.pop(subscription.channel, None)
+                self._renewal.forget(subscription)
         body = Connect() if isinstance(ask, AskJoin) and ask.connecting else None
         self._error(ask.id, body, code)
 
@@ -292,27 +319,23 @@ class Session:
 
     def _start(self, ask: AskJoin, histories: Sequence[StoredHistory]) -> None:
         pairs = list(zip(ask.subscriptions, histories, strict=True))
-        results = {s.channel: s.start(history) for s, history in pairs}
+        results = {s.channel: self._started(s, history) for s, history in pairs}
         if not ask.connecting:
             self._reply(ask.id, results[ask.subscriptions[0].channel])
         else:
             self.state = State.CONNECTED
             self._pulse.connected(self._now)
-            expires, ttl = self._expire()
-            result = ConnectResult(
-                client=self.client,
-                version=self.place.version,
-                expires=expires,
-                ttl=ttl,
-                subs=results,
-                ping=max(1, round(self._limits.ping_interval_s)),
-                pong=not self._one_way,
-                session=self.place.session,
-                node=self.place.node,
+            self._pulse.expire(self._client.claims.ttl_s, self._now)
+            self._reply(
+                ask.id, self._client.connected(self.place, results, pongs=not self._one_way)
             )
-            self._reply(ask.id, result)
         for subscription in ask.subscriptions:
             self._send_held(subscription)
+
+    def _started(self, subscription: Subscription, history: StoredHistory) -> SubscribeResult:
+        result = subscription.start(history)
+        result.expires, result.ttl = self._renewal.begin(subscription, self._now)
+        return result
 
     def _send_held(self, subscription: Subscription) -> None:
         runs, joins = subscription.held()
@@ -320,35 +343,13 @@ class Session:
             self._messages += self._codec.publications(subscription.channel, first, bodies)
         self._messages += [self._codec.push(subscription.channel, push) for push in joins]
 
-    def _expire(self) -> tuple[bool, int]:
-        ttl_s = self._client.claims.ttl_s
-        self._pulse.expire(ttl_s, self._now)
-        return (False, 0) if ttl_s is None else (True, max(1, math.ceil(ttl_s)))
-
     def _refresh(self, command_id: int, request: Refresh) -> None:
-        if not request.token:
-            raise DisconnectError(DisconnectCode.BAD_REQUEST)
-        try:
-            claims = self._access.claims(request.token)
-        except CommandError as error:
-            raise DisconnectError(DisconnectCode.CONNECTION_EXPIRED) from error
-        if claims.user != self.user:
-            raise DisconnectError(DisconnectCode.INVALID_TOKEN)
-        if set(claims.channels) != set(self._client.claims.channels):
-            # Which channels the server subscribes is settled at connect: have it come again.
-            raise DisconnectError(DisconnectCode.INSUFFICIENT_STATE)
-        self._client.claims = claims
-        expires, ttl = self._expire()
-        self._reply(command_id, RefreshResult(self.client, self.place.version, expires, ttl))
+        result = self._renewal.refresh(self._client, request, self._now, version=self.place.version)
+        self._reply(command_id, result)
 
     def _sub_refresh(self, command_id: int, request: SubRefresh) -> None:
-        del command_id
-        if request.channel not in self.subscriptions:
-            raise CommandError(ErrorCode.PERMISSION_DENIED)
-        if not request.token:
-            raise CommandError(ErrorCode.BAD_REQUEST)
-        # No subscription expires by a token of its own.
-        raise DisconnectError(DisconnectCode.BAD_REQUEST)
+        result = self._renewal.sub_refresh(self._client, request, self.subscriptions, self._now)
+        self._reply(command_id, result)
 
     # --- channels, and what there is nothing for
 
@@ -369,6 +370,7 @@ class Session:
         if subscription is None:
             self._reply(command_id, UnsubscribeResult())
         else:
+            self._renewal.forget(subscription)
             self._wait(AskLeave(command_id, subscription))
 
     def _publish(self, command_id: int, request: Publish) -> None:

@@ -1,7 +1,6 @@
 """A session that the server API can reach. Sans-I/O, as `session` is."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -30,9 +29,10 @@ from serve.protocol import (
     UnsubscribeCode,
     Unsubscribed,
 )
-from serve.pulse import EXPIRED_CLOSE_DELAY_S
+from serve.pulse import ttl
 from serve.session import Session, State
 from serve.subscription import Subscription
+from serve.tokens import Grant
 
 LATER_MAX: Final = 100
 """Directives that wait for the reply to connect; more are passed over."""
@@ -51,7 +51,6 @@ class DirectedSession(Session):
         super().__init__(*args, **options)
         self._later: list[tuple[ToClients, float]] = []
         self._revoked: set[Subscription] = set()
-        self._ends: dict[Subscription, float] = {}
 
     def direct(self, directive: ToClients, now: float, wall_s: float) -> Subscription | None:
         """Carry out a directive; return the subscription that it has ended, if one.
@@ -102,41 +101,23 @@ class DirectedSession(Session):
         else:
             super().failed(ask, code, now)
 
-    def tick(self, now: float) -> None:
-        """See `Session.tick`. A subscription that was given for a time ends the connection."""
-        super().tick(now)
-        if self._next_end() <= now:
-            self.shut(DisconnectCode.SUBSCRIPTION_EXPIRED)
-
-    def deadline(self) -> float:
-        """See `Session.deadline`."""
-        return super().deadline() if self.close else min(super().deadline(), self._next_end())
-
-    def _next_end(self) -> float:
-        if not self._ends:
-            return math.inf
-        mine = self.subscriptions.values()
-        self._ends = {each: self._ends[each] for each in mine if each in self._ends}
-        return min(self._ends.values(), default=math.inf)
-
     # --- subscribe
 
     def _grant(self, directive: SubscribeClients, wall_s: float) -> None:
         """Begin to subscribe, unless it is so already, or cannot be: then nothing happens."""
-        ttl_s = directive.expire_at_s - wall_s if directive.expire_at_s else math.inf
+        ttl_s = directive.expire_at_s - wall_s if directive.expire_at_s else None
         full = len(self.subscriptions) >= self._limits.channels_max
-        if directive.channel in self.subscriptions or full or ttl_s <= 0:
+        if directive.channel in self.subscriptions or full or _is_over(ttl_s):
             return
         try:
-            subscription = self._made(directive)
+            subscription = self._made(directive, Grant(ttl_s=ttl_s))
         except (CommandError, DisconnectError):
             return  # This edge knows no such namespace; the one that was asked does.
         self.subscriptions[directive.channel] = subscription
-        if ttl_s < math.inf:
-            self._ends[subscription] = self._now + ttl_s + EXPIRED_CLOSE_DELAY_S
+        self._renewal.begin(subscription, self._now)
         self._asks.append(AskGrant(0, (subscription,), connecting=False, data=directive.data))
 
-    def _made(self, directive: SubscribeClients) -> Subscription:
+    def _made(self, directive: SubscribeClients, grant: Grant) -> Subscription:
         options = self._access.options(directive.channel)
         if directive.override:
             options = options.model_copy(update=directive.override)
@@ -148,6 +129,7 @@ class DirectedSession(Session):
             directive.channel,
             options,
             msgspec.json.encode(info),
+            grant,
             server_side=True,
             recover=directive.since,
             positioned=options.force_positioning,
@@ -191,14 +173,20 @@ class DirectedSession(Session):
     def _forget(self, subscription: Subscription) -> None:
         if self.subscriptions.get(subscription.channel) is subscription:
             del self.subscriptions[subscription.channel]
+        self._renewal.forget(subscription)
 
     def _prolong(self, directive: RefreshClients, wall_s: float) -> None:
         ttl_s = directive.expire_at_s - wall_s if directive.expire_at_s else None
-        if directive.expired or (ttl_s is not None and ttl_s <= 0):
+        if directive.expired or _is_over(ttl_s):
             self.shut(DisconnectCode.CONNECTION_EXPIRED)
             return
         claims = dataclasses.replace(self._client.claims, ttl_s=ttl_s)
         if directive.info:
             claims = dataclasses.replace(claims, info=msgspec.json.decode(directive.info))
         self._client.claims = claims
-        self._messages.append(self._codec.push("", Refreshed(*self._expire())))
+        self._pulse.expire(ttl_s, self._now)
+        self._messages.append(self._codec.push("", Refreshed(*ttl(ttl_s))))
+
+
+def _is_over(ttl_s: float | None) -> bool:
+    return ttl_s is not None and ttl_s <= 0

@@ -22,6 +22,7 @@ from serve.protocol import (
 )
 from serve.protocol_json import publication
 from serve.shape import STORED, Deltas, Run, Shape
+from serve.tokens import Grant
 
 HELD_BYTES_MAX = 2**20
 """Publications held while the reply is made; more: the subscription is lost (code 3010)."""
@@ -45,7 +46,9 @@ class Subscription:
         channel: The channel.
         options: Its settings.
         info: The client as others see it: `ClientInfo` as JSON.
+        grant: What its token gives; None: it has none.
         server_side: The server made it; it ends only with the connection.
+        by_token: The client brought a token for it, and may bring a new one.
         recover: From where the client asks for what it missed; None: it does not.
         positioned: The client must not miss anything unknowingly.
         recoverable: The client may recover later; implies `positioned`.
@@ -59,8 +62,10 @@ class Subscription:
         channel: str,
         options: ChannelSettings,
         info: bytes,
+        grant: Grant | None = None,
         *,
         server_side: bool = False,
+        by_token: bool = False,
         recover: StreamPosition | None = None,
         positioned: bool = False,
         recoverable: bool = False,
@@ -71,7 +76,9 @@ class Subscription:
         self.channel = channel
         self.options = options
         self.info = info
+        self.grant = grant if grant is not None else Grant()
         self.server_side = server_side
+        self.by_token = by_token
         self.recoverable = recoverable and options.has_history
         self.positioned = (positioned or recoverable) and options.has_history
         self.pushes_joins = pushes_joins
@@ -110,6 +117,7 @@ class Subscription:
             positioned=self.positioned,
             delta=isinstance(self.shape, Deltas),
         )
+        result.data = self.grant.data
         if self.positioned:
             result.offset, result.epoch = history.offset, history.epoch
         if self._recover is not None:

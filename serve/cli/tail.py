@@ -12,7 +12,6 @@ from urllib.parse import urlsplit, urlunsplit
 import typer
 
 from actors.message import check_channel
-from serve.auth import make_token
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption
 from serve.cli.output import Exit, err, out, print_warning, wants_json
 from serve.cli.system import System, find_system
@@ -21,6 +20,7 @@ from serve.cli.tail_history import HistoryReader
 from serve.cli.tail_print import JsonPrinter, Printer, ReaderGoneError, TerminalPrinter
 from serve.cli.tail_protocol import Followed, Subscriber
 from serve.running import ensure_secrets
+from serve.tokens import make_token
 
 _USER: Final = "raywire-tail"
 _PATH: Final = "/connection/websocket"

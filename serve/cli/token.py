@@ -12,10 +12,10 @@ import typer
 
 from actors.errors import MessageError
 from actors.message import check_channel
-from serve.auth import make_token
 from serve.cli.options import DataOption, SettingsOption, load_settings
 from serve.cli.output import err, print_text
 from serve.running import ensure_secrets
+from serve.tokens import make_token
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}

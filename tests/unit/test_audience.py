@@ -8,10 +8,10 @@ from pydantic import SecretStr
 
 from actors.settings import AuthSettings
 from actors.store_memory import MemoryStore
-from serve.auth import make_token
 from serve.directives import DisconnectClients, RefreshClients, SubscribeClients, UnsubscribeClients
 from serve.hub import Hub
 from serve.protocol import Close, Connect
+from serve.tokens import make_token
 from tests.unit.test_hub import ONE_WAY, SETTINGS, Client, refuse, settled
 
 SECRET = "s" * 32

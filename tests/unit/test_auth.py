@@ -1,15 +1,27 @@
 """Tokens, keys, origins and permissions."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 from pydantic import SecretStr
 
-from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings
-from serve.auth import Access, Operation, api_key_matches, make_token, origin_allowed
+from actors.errors import SettingsError
+from actors.settings import (
+    AuthSettings,
+    ChannelSettings,
+    ClientSettings,
+    Settings,
+    SubscriptionTokenSettings,
+    TokenSettings,
+)
+from serve.auth import Access, Operation, api_key_matches, origin_allowed, with_keys
 from serve.protocol import CommandError, DisconnectCode, DisconnectError, ErrorCode
+from serve.token_keys import KeysWantedError
+from serve.tokens import Grant, TokenError, make_token
+from tests.signing import key, public_pem
 
 SECRET = "a secret that is long enough for every HMAC there is: 64 bytes and more"
 NOW_S = 1_800_000_000.0
@@ -46,13 +58,7 @@ def test_token_says_who_the_client_is(algorithm: str) -> None:
     )
     claims = access().claims(made)
     assert (claims.user, claims.ttl_s, claims.info) == ("mary", 60, {"name": "Mary"})
-    assert dict(claims.channels) == {"n:a": None}
-
-
-def test_subs_claim_gives_channels_with_info() -> None:
-    """`subs` names channels with what others see of the client there."""
-    claims = access().claims(token({"sub": "u", "channels": ["a"], "subs": {"b": {"info": 1}}}))
-    assert dict(claims.channels) == {"a": None, "b": 1}
+    assert list(claims.channels) == ["n:a"]
 
 
 def test_token_without_user_is_anonymous() -> None:
@@ -90,8 +96,113 @@ def test_bad_token_ends_the_connection(bad: str) -> None:
     assert caught.value.code is DisconnectCode.INVALID_TOKEN
 
 
+def test_connection_whose_time_is_over_is_refused() -> None:
+    """`expire_at` in the past, though the token is good: error 110."""
+    with pytest.raises(CommandError) as caught:
+        access().claims(token({"exp": NOW_S + 9, "expire_at": NOW_S - 1}))
+    assert caught.value.code is ErrorCode.EXPIRED
+
+
+def grant(claims: dict[str, Any], judge: Access | None = None, **signed: Any) -> Grant:
+    """Return what a subscription token gives the client `id` of `u` in `c`."""
+    judge = judge or access()
+    return judge.grant(token(claims, **signed), "c", user="u", client="id")
+
+
+def test_subscription_token_gives_what_it_says() -> None:
+    """Others see `info`, the client gets `data`, and it lasts as long as the token."""
+    found = grant({"sub": "u", "channel": "c", "info": 1, "data": [2], "exp": NOW_S + 9})
+    assert (found.info, bytes(found.data), found.ttl_s) == (1, b"[2]", 9)
+    assert grant({"sub": "u", "channel": "c", "client": "id"}).ttl_s is None
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": "u", "channel": "d"},
+        {"sub": "u"},
+        {"sub": "v", "channel": "c"},
+        {"channel": "c"},
+        {"sub": "u", "channel": "c", "client": "other"},
+    ],
+)
+def test_subscription_token_for_another_ends_the_connection(claims: dict[str, Any]) -> None:
+    """Channel, user, and the client where it is named, must be the ones: 3500."""
+    with pytest.raises(DisconnectError) as caught:
+        grant(claims)
+    assert caught.value.code is DisconnectCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"exp": NOW_S}, ErrorCode.TOKEN_EXPIRED),
+        ({"nbf": NOW_S + 1}, ErrorCode.TOKEN_EXPIRED),
+        ({"exp": NOW_S + 9, "expire_at": NOW_S}, ErrorCode.EXPIRED),
+    ],
+)
+def test_subscription_token_out_of_its_time(claims: dict[str, Any], code: ErrorCode) -> None:
+    """Expired or not valid yet: 109. What it is for is over: 110."""
+    with pytest.raises(CommandError) as caught:
+        grant({"sub": "u", "channel": "c", **claims})
+    assert caught.value.code is code
+    assert grant({"sub": "u", "channel": "c", **claims}, access(insecure=True)).ttl_s is None
+
+
+def test_subscription_tokens_may_have_their_own_keys() -> None:
+    """Where that is on, the other section's keys are not good for them, nor the reverse."""
+    own_secret = "s" * 64
+    judge = Access(
+        Settings(
+            auth=AuthSettings(
+                token_secret=SecretStr(SECRET),
+                subscription_tokens=SubscriptionTokenSettings(
+                    enabled=True, secret=SecretStr(own_secret)
+                ),
+            )
+        ),
+        wall=lambda: NOW_S,
+    )
+    claims = {"sub": "u", "channel": "c"}
+    assert grant(claims, judge, secret=own_secret) == Grant()
+    with pytest.raises(TokenError):
+        grant(claims, judge)
+    with pytest.raises(DisconnectError):
+        judge.claims(token({"sub": "u"}, secret=own_secret))
+    assert judge.claims(token({"sub": "u"})).user == "u"
+
+
+def test_token_that_cannot_be_judged_now_is_a_temporary_error() -> None:
+    """Error 100, after which clients come back; never that the token is bad."""
+    settings = AuthSettings(tokens=TokenSettings(jwks_url="https://keys.example/set"))
+    judge = Access(Settings(auth=settings), wall=lambda: NOW_S, clock=lambda: 0.0)
+    private = key("ES256")
+    made = make_token(private, "u", now_s=NOW_S, algorithm="ES256", kid="k1")
+    with pytest.raises(KeysWantedError) as wanted:
+        judge.claims(made)
+    wanted.value.keys.fail("down")
+    with pytest.raises(CommandError) as caught:
+        judge.claims(made)
+    assert caught.value.code is ErrorCode.INTERNAL_SERVER_ERROR
+
+
+def test_keys_travel_as_text(tmp_path: Path) -> None:
+    """Edges on other machines have no key files: the text takes the place of the name."""
+    file = tmp_path / "key.pem"
+    file.write_text(public_pem(key("RS256")))
+    given = AuthSettings(
+        tokens=TokenSettings(public_keys=(str(file),)),
+        subscription_tokens=SubscriptionTokenSettings(public_keys=(str(file),)),
+    )
+    sent = with_keys(given)
+    assert sent.tokens.public_keys == sent.subscription_tokens.public_keys == (file.read_text(),)
+    file.unlink()
+    with pytest.raises(SettingsError, match=r"auth\.tokens\.public_keys"):
+        with_keys(given)
+
+
 def test_audience_and_times_of_issue_are_not_checked() -> None:
-    """`aud`, `iss` and `iat` hold only where they are configured, which they cannot be."""
+    """`aud` and `iss` count only where they are set; `iat` never."""
     claims = {"sub": "u", "aud": "other", "iss": "other", "iat": NOW_S + 1000}
     assert access().claims(token(claims)).user == "u"
 
@@ -198,3 +309,38 @@ def test_permission_to_subscribe() -> None:
     assert not may("$c", both, "u")
     assert not access(insecure=True).may_subscribe("$c", both, "u")
     assert access(insecure=True).may_subscribe("c", ChannelSettings(), "")
+
+
+def test_user_limited_channel_is_for_its_users_alone() -> None:
+    """The names after the last `#`, without a token; nobody else, whatever is allowed."""
+    limited = ChannelSettings(allow_user_limited_channels=True)
+    may = access().may_subscribe
+    assert may("#ann", limited, "ann")
+    assert may("n:chat#ann,bob", limited, "bob")
+    assert not may("chat#ann,bob", limited, "carl")
+    assert not may("chat#ann#bob", limited, "ann")
+    assert not may("chat#", limited, "")
+    assert not may("$chat#ann", limited, "ann")
+    for judge, options in (
+        (access(insecure=True), limited),
+        (access(), limited.model_copy(update={"allow_subscribe_for_client": True})),
+    ):
+        assert not judge.may_subscribe("chat#ann", options, "carl")
+    for judge in (access(), access(insecure=True)):
+        plain = ChannelSettings(allow_subscribe_for_client=True)
+        assert judge.may_subscribe("chat#ann", plain, "carl")
+    assert not may("chat", limited, "ann")
+
+
+def test_personal_channel() -> None:
+    """Each user has one, where it is on; a user id that would open it to others has an error."""
+    on = access(subscribe_to_user_personal_channel={"enabled": True})
+    named = access(subscribe_to_user_personal_channel={"enabled": True, "namespace": "n"})
+    assert on.personal_channel("ann") == "#ann"
+    assert named.personal_channel("ann") == "n:#ann"
+    assert on.personal_channel("") is None
+    assert access().personal_channel("ann") is None
+    for user in ("ann,bob", "x#bob"):
+        with pytest.raises(CommandError):
+            on.personal_channel(user)
+        assert access().personal_channel(user) is None

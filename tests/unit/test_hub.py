@@ -5,16 +5,18 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jwt
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.message import Ack, Meta
 from actors.pacing import Backoff
 from actors.partition import partition_of
-from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings
 from actors.store import Claim, Commit, FeedGroup, FeedRecord, Group, History
 from actors.store_memory import MemoryStore
 from serve.connection import Connection
@@ -698,6 +700,25 @@ async def test_time_passes_for_connections(store: Store) -> None:
     await client.until(lambda: client.closed is not None)
     assert client.heard()[1] == {}
     assert client.closed == Close(3012, "no pong")
+
+
+async def test_subscription_that_expires_is_forgotten(store: Store) -> None:
+    """The client is told (2501), gets no more, and is seen no more."""
+    limits = ClientSettings(allow_anonymous=True, expired_sub_close_delay_s=0.01)
+    auth = AuthSettings(token_secret=SecretStr("s" * 32))
+    settings = SETTINGS.model_copy(update={"client": limits, "auth": auth})
+    hub = Hub(settings, store, refuse, wall=lambda: 1000.0)
+    claims = {"channel": "seen:a", "expire_at": 1000.01}
+    client = Client(hub)
+    client.say({"id": 1, "connect": {}})
+    await client.until(lambda: len(client.replies()) == 1)
+    made = jwt.encode(claims, "s" * 32, algorithm="HS256")
+    client.say({"id": 2, "subscribe": {"channel": "seen:a", "token": made}})
+    await client.until(lambda: client.pushes("unsubscribe") != [])
+    assert client.pushes("unsubscribe") == [{"code": 2501, "reason": "subscription expired"}]
+    assert hub.numbers()["num_subs"] == 0
+    await hub.close()
+    assert await store.presence_stats("seen:a") == (0, 0)
 
 
 async def test_one_way_client_gets_bare_pushes(hub: Hub, store: Store) -> None:

@@ -1,11 +1,12 @@
 """The settings tree: its defaults, its limits, what holds for a channel, and its reference."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from actors.settings import ChannelSettings, Settings, TransformSettings
+from actors.settings import ChannelSettings, Settings, TokenSettings, TransformSettings
 from actors.settings_names import every, find, guess
 from actors.settings_reference import reference
 
@@ -42,6 +43,43 @@ def test_transform_that_names_nothing_is_refused(use: str) -> None:
 def test_two_stages_of_one_name_are_refused() -> None:
     with pytest.raises(ValidationError, match="same name"):
         Settings.model_validate({"stages": [{"name": "a"}, {"name": "a"}]})
+
+
+@pytest.mark.parametrize(
+    ("tree", "why"),
+    [
+        ({"client": {"namespace": "n"}}, "no namespace 'n': add it"),
+        (
+            {"client": {}, "channels": {"allow_subscribe_for_client": True}},
+            "set channels.allow_user_limited_channels",
+        ),
+        (
+            {
+                "client": {"namespace": "n"},
+                "namespaces": {"n": {"allow_subscribe_for_client": True}},
+            },
+            "set namespaces.n.allow_user_limited_channels",
+        ),
+    ],
+)
+def test_personal_channels_must_be_guarded(tree: dict[str, Any], why: str) -> None:
+    """Else every client could subscribe to those of others."""
+    on = {"subscribe_to_user_personal_channel": {"enabled": True, **tree["client"]}}
+    with pytest.raises(ValidationError, match=why):
+        Settings.model_validate({**tree, "client": on})
+    for part in (tree.get("channels"), *tree.get("namespaces", {}).values()):
+        if part is not None:
+            part["allow_user_limited_channels"] = True
+            guarded = Settings.model_validate({**tree, "client": on})
+            assert guarded.client.subscribe_to_user_personal_channel.enabled
+
+
+@pytest.mark.parametrize(
+    "url", ["keys.example/set", "file:///etc/passwd", "https://", "https:// a"]
+)
+def test_key_set_is_at_an_http_address(url: str) -> None:
+    with pytest.raises(ValidationError, match="https://host/path"):
+        TokenSettings(jwks_url=url)
 
 
 def test_secrets_do_not_show_in_text() -> None:

@@ -1,5 +1,6 @@
 """Settings from file, environment and options: who wins, where it comes from, what is refused."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,28 @@ class TestPaths:
 
         assert settings.data == tmp_path / "etc" / ".." / "var"
         assert settings.code == tmp_path / "etc" / "lib"
+
+    def test_key_files_of_a_file_are_relative_to_it(self, tmp_path: Path) -> None:
+        """And only they: the text of a key is left alone."""
+        (tmp_path / "etc").mkdir()
+        text = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+        keys = f'["a.pem", "/b.pem", {json.dumps(text)}]'
+        file = write(tmp_path / "etc", f"auth:\n  tokens:\n    public_keys: {keys}\n")
+
+        found = load(file, {}, {}).settings.auth.tokens.public_keys
+
+        assert found == (str(tmp_path / "etc" / "a.pem"), "/b.pem", text)
+
+    def test_private_key_is_refused_without_being_shown(self, tmp_path: Path) -> None:
+        """Given in the place of a public one, by mistake."""
+        key = "-----BEGIN PRIVATE KEY-----AAAA"
+        file = write(tmp_path, f"auth:\n  tokens:\n    public_keys: [{json.dumps(key)}]\n")
+
+        (line,) = errors_of(file)
+
+        assert line.startswith("auth.tokens.public_keys (raywire.yaml:3): ")
+        assert "give the public one" in line
+        assert "AAAA" not in line
 
     def test_other_paths_are_relative_to_the_current_directory(self, tmp_path: Path) -> None:
         settings = load(None, {"RAYWIRE_DATA": "var"}, {"code": Path("lib")}).settings
