@@ -18,7 +18,7 @@ COMMANDS: Final = {
     "status": "Show how the running system does.",
     "dead": "List, show, replay or drop dead letters: messages that failed for good.",
     "config": "Show the settings in force and where each comes from, or check a file.",
-    "token": "Make a client token.",
+    "token": "Make a client token, or say what is wrong with one.",
     "bench": "Measure latency and loss under load.",
     "version": "Show the versions of Raywire and of what it runs on.",
 }

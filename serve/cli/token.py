@@ -1,21 +1,26 @@
-"""`raywire token`: a client token, made with the secret of the data directory or the settings."""
+"""`raywire token`: makes a client token, or says what is wrong with one."""
 
 import json
 import re
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Final
 
-import jwt
 import typer
 
-from actors.errors import MessageError
+from actors.errors import MessageError, SettingsError
 from actors.message import check_channel
-from serve.cli.options import DataOption, SettingsOption, load_settings
-from serve.cli.output import err, print_text
+from actors.settings_file import Loaded
+from serve.cli.options import DataOption, JsonOption, SettingsOption, load_settings
+from serve.cli.output import Exit, err, print_text, wants_json
+from serve.cli.token_check import judge, print_json_line, print_table
 from serve.running import ensure_secrets
-from serve.tokens import make_token
+from serve.token_keys import HMAC_ALGORITHMS, PrivateKey, algorithms_of, parse_private_key
+from serve.tokens import ALGORITHMS, make_token
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -64,10 +69,31 @@ def parse_claim(text: str) -> tuple[str, Any]:
         return name, value
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """What a token is signed with.
+
+    Attributes:
+        key: A secret, or a private key.
+        algorithm: One that fits it.
+        name: What to call it; never the key itself.
+    """
+
+    key: str | PrivateKey
+    algorithm: str
+    name: str
+
+
 def command(
     user: Annotated[
-        str, typer.Option("--user", metavar="ID", help='User id; "" is an anonymous user.')
-    ],
+        str | None,
+        typer.Option(
+            "--user",
+            metavar="ID",
+            help='User id; "" is an anonymous user. [required, without --check]',
+            show_default=False,
+        ),
+    ] = None,
     expires: Annotated[
         str, typer.Option("--expires", metavar="TIME", help="90s, 15m, 1h, 7d, or never.")
     ] = "24h",
@@ -77,6 +103,15 @@ def command(
             "--channel",
             metavar="CHANNEL",
             help="Subscribe the client to this channel from the server's side. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    subscribe: Annotated[
+        str | None,
+        typer.Option(
+            "--subscribe",
+            metavar="CHANNEL",
+            help="Make a subscription token, with which the client may subscribe to this channel.",
             show_default=False,
         ),
     ] = None,
@@ -98,52 +133,162 @@ def command(
             show_default=False,
         ),
     ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="Sign with this private key (PEM): RSA, EC or Ed25519.",
+            show_default=False,
+        ),
+    ] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            "--algorithm",
+            metavar="NAME",
+            help="E.g. HS512 or RS384. Else HS256, or the first that fits the key.",
+            show_default=False,
+        ),
+    ] = None,
+    kid: Annotated[
+        str,
+        typer.Option(
+            "--kid", metavar="ID", help="Name of the key in the JWKS.", show_default=False
+        ),
+    ] = "",
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="TOKEN",
+            help="Say whether this token is valid, and what it says. -: read it from stdin.",
+            show_default=False,
+        ),
+    ] = None,
     settings: SettingsOption = None,
     data: DataOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
-    """Make a client token (a JSON Web Token, HS256), and print it.
+    """Make a client token (a JSON Web Token) and print it, or check one.
 
-    A client sends it when it connects. It is signed with `auth.token_secret` of the settings,
-    else with the secret that the data directory keeps.
+    A client sends it when it connects, or subscribes. It is signed with `auth.token_secret` of the
+    settings, else with the secret that the data directory keeps, or with the key of a file.
+
+    `--check` judges a token by the same settings, as an edge would: a table on a terminal, JSON in
+    a pipe; exit code 4 where it is not valid.
 
     Example: `raywire token --user ann --expires 1h --channel news`
 
-    A subscription token: `raywire token --user ann --claim channel=news:private`
+    A subscription token: `raywire token --user ann --subscribe '$orders:7' --key private.pem`
     """
+    if check is not None:
+        if user is not None:
+            raise typer.BadParameter("--check makes no token: leave out --user")
+        _check_token(check, load_settings(settings, data), as_json=as_json)
+        return
+    if user is None:
+        raise typer.BadParameter("say whose token it is with --user, or check one with --check")
     now_s = time.time()
     ttl_s = parse_duration(expires)
-    for channel in channels or ():
-        _check(channel)
+    _check_channels(channels or (), subscribe)
     more = dict(map(parse_claim, claims or ()))
     value = parse_info(info)
+    own_key = None if key_file is None else _key_signer(key_file, algorithm)
     loaded = load_settings(settings, data)
-    secret = ensure_secrets(loaded.settings).token_secret
-    token = make_token(secret, user, now_s=now_s, ttl_s=ttl_s, info=value, channels=channels or ())
-    if more:
-        payload = jwt.decode(token, options={"verify_signature": False}) | more
-        token = jwt.encode(payload, secret, algorithm="HS256")
+    signer = own_key or _secret_signer(loaded, algorithm, subscribes="channel" in more or subscribe)
+    token = make_token(
+        signer.key,
+        user,
+        now_s=now_s,
+        ttl_s=ttl_s,
+        info=value,
+        channels=channels or (),
+        channel=subscribe,
+        algorithm=signer.algorithm,
+        kid=kid,
+        more=more,
+    )
     print_text(token)
     if sys.stdout.isatty():
-        of_settings = loaded.settings.auth.token_secret is not None
-        signed = "auth.token_secret" if of_settings else f"the secret in {loaded.settings.data}"
-        _explain(user, None if ttl_s is None else now_s + ttl_s, signed)
+        _explain(user, None if ttl_s is None else now_s + ttl_s, signer.name, subscribe)
 
 
-def _check(channel: str) -> None:
+def _check_token(text: str, loaded: Loaded, *, as_json: bool) -> None:
+    token = (sys.stdin.read() if text == "-" else text).strip()
+    secret = ensure_secrets(loaded.settings).token_secret
+    verdict = judge(token, loaded.settings, secret)
+    (print_json_line if wants_json(asked=as_json) else print_table)(verdict)
+    if not verdict.valid:
+        raise typer.Exit(Exit.MESSAGE)
+
+
+def _check_channels(channels: Sequence[str], subscribe: str | None) -> None:
+    for channel in channels:
+        _check("--channel", channel)
+    if subscribe is not None:
+        _check("--subscribe", subscribe)
+        if channels:
+            raise typer.BadParameter("a token is for --channel or for --subscribe: make two")
+
+
+def _check(option: str, channel: str) -> None:
     try:
         check_channel(channel)
     except MessageError as error:
-        raise typer.BadParameter(f"--channel {channel!r}: {error}") from error
+        raise typer.BadParameter(f"{option} {channel!r}: {error}") from error
 
 
-def _explain(user: str, expires_at_s: float | None, signed: str) -> None:
+def _key_signer(file: Path, algorithm: str | None) -> Signer:
+    try:
+        key = parse_private_key(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--key {file}: {error}") from error
+    return Signer(key, _fitting(algorithm, algorithms_of(key)), f"the key in {file}")
+
+
+def _secret_signer(loaded: Loaded, algorithm: str | None, *, subscribes: object) -> Signer:
+    """Return the secret by which tokens of this kind are judged.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    fitting = _fitting(algorithm, HMAC_ALGORITHMS)
+    auth = loaded.settings.auth
+    own = auth.subscription_tokens
+    if subscribes and own.enabled:
+        if own.secret is None:
+            raise SettingsError(
+                "auth.subscription_tokens.secret: is not set: set it, or sign with --key"
+            )
+        return Signer(own.secret.get_secret_value(), fitting, "auth.subscription_tokens.secret")
+    named = auth.token_secret is not None
+    name = "auth.token_secret" if named else f"the secret in {loaded.settings.data}"
+    return Signer(ensure_secrets(loaded.settings).token_secret, fitting, name)
+
+
+def _fitting(algorithm: str | None, fitting: Sequence[str]) -> str:
+    if algorithm is None:
+        return fitting[0]
+    if algorithm not in ALGORITHMS:
+        raise typer.BadParameter(f"--algorithm {algorithm!r}: write one of {', '.join(ALGORITHMS)}")
+    if algorithm not in fitting:
+        raise typer.BadParameter(f"--algorithm {algorithm}: the key is for {', '.join(fitting)}")
+    return algorithm
+
+
+def _explain(user: str, expires_at_s: float | None, signed: str, subscribe: str | None) -> None:
     until = "for ever"
     if expires_at_s is not None:
         until = f"until {datetime.fromtimestamp(expires_at_s, UTC):%Y-%m-%d %H:%M} UTC"
     who = f"user {user!r}" if user else "an anonymous user"
+    does, said = "connects", '"connect": {"token": "..."}'
+    if subscribe is not None:
+        does, said = "subscribes", f'"subscribe": {{"channel": "{subscribe}", "token": "..."}}'
     err().print(
         f"\nFor {who}, {until}, signed with {signed}.\n"
-        'A client connects with it: {"id": 1, "connect": {"token": "..."}}',
+        f'A client {does} with it: {{"id": 1, {said}}}',
         style="dim",
         markup=False,
         soft_wrap=True,
