@@ -34,9 +34,10 @@ class Pulse:
         self._pinged_at = now
         self._unanswered = 0
 
-    def connected(self, now: float) -> None:
-        """Begin to ping; the client is no longer stale."""
+    def connected(self, ttl_s: float | None, now: float) -> None:
+        """Begin to ping; the client is no longer stale, and its token ends as `expire` says."""
         self._stale_at = _NEVER
+        self.expire(ttl_s, now)
         self._ping_at = now + self._limits.ping_interval_s * (1 + self._spread) / 2
 
     def expire(self, ttl_s: float | None, now: float) -> None:

@@ -324,11 +324,9 @@ class Session:
             self._reply(ask.id, results[ask.subscriptions[0].channel])
         else:
             self.state = State.CONNECTED
-            self._pulse.connected(self._now)
-            self._pulse.expire(self._client.claims.ttl_s, self._now)
-            self._reply(
-                ask.id, self._client.connected(self.place, results, pongs=not self._one_way)
-            )
+            self._pulse.connected(self._client.claims.ttl_s, self._now)
+            result = self._client.connected(self.place, results, pongs=not self._one_way)
+            self._reply(ask.id, result)
         for subscription in ask.subscriptions:
             self._send_held(subscription)
 
