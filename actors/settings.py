@@ -218,6 +218,8 @@ class ClientSettings(_Part):
     """Bytes that may wait for one client; more: it is closed as too slow (3008)."""
     channels_max: Count = 128
     """Subscriptions of one client (error 106)."""
+    user_connections_max: Annotated[int, Field(ge=0)] = 0
+    """Connections of one user to one edge (close code 3504). 0: any number."""
     connections_max: Count = 10_000
     """Connections of one edge; one more is refused with status 503."""
     history_max: Count = 300

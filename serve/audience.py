@@ -25,6 +25,10 @@ class Audience:
             if not mine:
                 del self._of_user[user]
 
+    def count(self, user: str) -> int:
+        """Return how many clients a user has here; anonymous ones are nobody's."""
+        return len(self._of_user.get(user, ())) if user else 0
+
     def carry_out(self, directive: ToClients, wall_s: float) -> None:
         """Do to each client what it is meant to have; `wall_s` is seconds since the epoch."""
         for connection in list(self._meant(directive)):

@@ -25,6 +25,7 @@ from serve.protocol import (
     CommandError,
     Connect,
     DisconnectCode,
+    DisconnectError,
     ErrorCode,
     PresenceResult,
     PresenceStatsResult,
@@ -243,6 +244,8 @@ class Connection:
             await self._do(ask)
         except CommandError as error:
             code = error.code
+        except DisconnectError as error:
+            self.session.shut(error.code)
         except QueueFullError:
             code = ErrorCode.TOO_MANY_REQUESTS
         except UnavailableError as error:

@@ -25,7 +25,7 @@ from serve.directives import ToClients
 from serve.healer import Healer
 from serve.place import Place
 from serve.presence import PresenceKeeper
-from serve.protocol import DisconnectCode, Join, Leave
+from serve.protocol import DisconnectCode, DisconnectError, Join, Leave
 from serve.session_directed import DirectedSession
 from serve.shape import Run
 from serve.subscription import Subscription
@@ -301,9 +301,17 @@ class Hub:
         return history
 
     def entered(self, connection: Connection) -> None:
-        """Let directives find a client: its user id is settled."""
-        if connection in self._connections:
-            self._audience.enter(connection)
+        """Let directives find a client: its user id is settled.
+
+        Raises:
+            DisconnectError: The user has too many connections to this edge.
+        """
+        if connection not in self._connections:
+            return
+        most = self.settings.client.user_connections_max
+        if most and self._audience.count(connection.session.user) >= most:
+            raise DisconnectError(DisconnectCode.CONNECTION_LIMIT)
+        self._audience.enter(connection)
 
     def serve(self, connection: Connection, subscription: Subscription) -> None:
         """Serve a subscription whose reply is made."""

@@ -75,6 +75,23 @@ async def test_whitelist_spares_clients(hub: Hub) -> None:
     assert (first.closed, second.closed) == (Close(4000, "go"), None)
 
 
+async def test_connections_of_one_user_are_limited() -> None:
+    """The next one is closed with 3504; one that is gone makes room; others feel nothing."""
+    limits = KEYED.client.model_copy(update={"user_connections_max": 2})
+    hub = Hub(KEYED.model_copy(update={"client": limits}), MemoryStore(), refuse)
+    first, second, bob = [await connected(hub, user) for user in ("ann", "ann", "bob")]
+    third = Client(hub)
+    third.say({"id": 1, "connect": {"token": token("ann")}})
+    await third.until(lambda: third.closed is not None)
+    assert third.closed == Close(3504, "connection limit")
+    assert third.replies() == []
+    assert (first.closed, second.closed, bob.closed) == (None, None, None)
+    for nobody in [await connected(hub, "") for _ in range(3)]:
+        assert nobody.closed is None
+    first.connection.lost()
+    assert (await connected(hub, "ann")).closed is None
+
+
 async def test_who_has_not_connected_or_is_gone_is_not_meant(hub: Hub) -> None:
     """Nothing is kept of a client that has left."""
     strange, gone = Client(hub), await connected(hub, "")
