@@ -23,7 +23,7 @@ async def check(plan: Plan, work: Path) -> None:
 
 async def test_killed_actors_lose_nothing(tmp_path: Path) -> None:
     """Every actor may die at any moment."""
-    await check(Plan(seed=1, chaos_s=25, rate=RATE, kinds=KILLS), tmp_path)
+    await check(Plan(seed=1, chaos_s=16, rate=RATE, kinds=KILLS), tmp_path)
 
 
 async def test_killed_valkey_and_broken_connections_lose_nothing(tmp_path: Path) -> None:
@@ -36,4 +36,4 @@ async def test_killed_valkey_and_broken_connections_lose_nothing(tmp_path: Path)
         Kind.CUT_SOCKETS,
         Kind.FREEZE_EDGE,
     )
-    await check(Plan(seed=2, chaos_s=25, rate=RATE, kinds=kinds), tmp_path)
+    await check(Plan(seed=2, chaos_s=16, rate=RATE, kinds=kinds), tmp_path)

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from tests.conftest import System, running_system
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-CHANNELS = [f"c:{n}" for n in range(4)]
 CODE = """
 def stamp(message):
     return message.replace(data={"n": message.data["n"], "version": VERSION})
@@ -32,39 +31,88 @@ def stamp(message):
 NAMESPACE = {"history_size": 100_000, "history_ttl_s": 600, "force_recovery": True}
 
 
-def write_code(directory: Path, version: str) -> None:
-    """Write the transform; a version of another length, lest an old byte code be taken for it."""
-    (directory / "my_code.py").write_text(CODE.replace("VERSION", version))
+class Site:
+    """A running system, whose code and settings are changed. One for all tests here.
+
+    Attributes:
+        directory: Of the code and the settings file.
+        version: Which the code puts into messages.
+        channels: Those of the test that runs.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.version: Any = 1
+        self.channels: list[str] = []
+        self._changes: dict[str, Any] = {}
+        self._tests = 0
+        self.write_code("1")
+        self.write_settings()
+
+    def next_test(self) -> None:
+        """Take other channels than the tests before."""
+        self._tests += 1
+        self.channels = [f"c:{self._tests}-{n}" for n in range(4)]
+        self.write_settings()
+
+    def write_code(self, version: str) -> None:
+        """Write the transform; one of another length, lest an old byte code be taken for it."""
+        (self.directory / "my_code.py").write_text(CODE.replace("VERSION", version))
+
+    def write_settings(self, **changes: Any) -> None:
+        """Write the settings file, with changes that are not kept until `keep`."""
+        transform = {"channels": "c:*", "use": "my_code:stamp"}
+        tree = {
+            "namespaces": {"c": NAMESPACE},
+            # Recovery of all that comes while a client is away.
+            "client": {"insecure": True, "history_max": 100_000, "outbox_bytes_max": 2**24},
+            "edge": {"num_cpus": 0.1},
+            "stages": [{"name": "one", "num_cpus": 0.1, "transforms": [transform]}],
+            **self._changes,
+            **changes,
+        }
+        (self.directory / "raywire.yaml").write_text(yaml.safe_dump(tree))
+
+    def keep(self, **changes: Any) -> None:
+        """Write the settings file, with changes that are in all later ones."""
+        self._changes.update(changes)
+        self.write_settings()
 
 
-def write_settings(directory: Path, **more: Any) -> Path:
-    """Write a settings file, some of it replaced."""
-    transform = {"channels": "c:*", "use": "my_code:stamp"}
-    tree = {
-        "namespaces": {"c": NAMESPACE},
-        # Recovery of all that comes while a client is away.
-        "client": {"insecure": True, "history_max": 100_000, "outbox_bytes_max": 2**24},
-        "edge": {"num_cpus": 0.1},
-        "stages": [{"name": "one", "num_cpus": 0.1, "transforms": [transform]}],
-        **more,
-    }
-    file = directory / "raywire.yaml"
-    file.write_text(yaml.safe_dump(tree))
-    return file
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, System]]:
+    """The site, and its system."""
+    site = Site(tmp_path_factory.mktemp("reload"))
+    with running_system(site.directory / "data") as system:
+        yield site, system
+
+
+@pytest.fixture
+def site(running: tuple[Site, System]) -> Site:
+    """The site, with channels for this test."""
+    running[0].next_test()
+    return running[0]
+
+
+@pytest.fixture
+def system(running: tuple[Site, System]) -> System:
+    """Its system."""
+    return running[1]
 
 
 class Load:
     """Numbered messages, published to all channels as `raywire publish` does, until it is ended."""
 
-    def __init__(self, store: RedisEdgeStore) -> None:
+    def __init__(self, store: RedisEdgeStore, channels: Sequence[str]) -> None:
         self._store = store
+        self._channels = channels
         self._end = asyncio.Event()
         self.count = 0
 
     async def run(self) -> None:
         """Publish 2 messages to each channel 50 times a second."""
         while not self._end.is_set():
-            for channel in CHANNELS:
+            for channel in self._channels:
                 messages = [
                     NewMessage(channel, b'{"n":%d}' % n) for n in range(self.count, self.count + 2)
                 ]
@@ -85,10 +133,11 @@ class Load:
 class Follower:
     """A client that comes back whenever it is sent away, and recovers from where it was."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, channels: Sequence[str]) -> None:
         self._url = url.replace("http", "ws", 1) + "/connection/websocket"
+        self._channels = channels
         self._epochs: dict[str, str] = {}
-        self.found: dict[str, list[dict[str, Any]]] = {channel: [] for channel in CHANNELS}
+        self.found: dict[str, list[dict[str, Any]]] = {channel: [] for channel in channels}
         self.closed: list[int | None] = []
         self.connected = asyncio.Event()
 
@@ -106,11 +155,14 @@ class Follower:
     async def _follow(self) -> None:
         async with connect(self._url, max_size=None) as socket:
             await socket.send('{"id":1,"connect":{}}')
-            for number, channel in enumerate(CHANNELS, 2):
+            for number, channel in enumerate(self._channels, 2):
                 await socket.send(json.dumps({"id": number, "subscribe": self._wish(channel)}))
             async for frame in socket:
                 for line in str(frame).split("\n"):
-                    self._take(json.loads(line) if line else {})
+                    if line == "{}":  # A ping wants its pong.
+                        await socket.send(line)
+                    else:
+                        self._take(json.loads(line))
 
     def _wish(self, channel: str) -> dict[str, Any]:
         if channel not in self._epochs:
@@ -126,21 +178,22 @@ class Follower:
 
     def _take(self, reply: dict[str, Any]) -> None:
         if "subscribe" in reply:
-            channel, answer = CHANNELS[reply["id"] - 2], reply["subscribe"]
+            channel, answer = self._channels[reply["id"] - 2], reply["subscribe"]
             assert answer.get("recovered", True), answer
             self._epochs[channel] = answer["epoch"]
             self.found[channel] += answer.get("publications", [])
-            if len(self._epochs) == len(CHANNELS):
+            if len(self._epochs) == len(self._channels):
                 self.connected.set()
         elif "pub" in reply.get("push", {}):
             self.found[reply["push"]["channel"]].append(reply["push"]["pub"])
 
 
 @asynccontextmanager
-async def under_load(system: System) -> AsyncIterator[tuple[Load, list[Follower], Any]]:
+async def under_load(site: Site, system: System) -> AsyncIterator[tuple[Load, list[Follower], Any]]:
     """Publish to a system all the time, and follow it on both ways in."""
     store = RedisEdgeStore(system.redis_url, Keys("raywire"), partitions=8)
-    load, followers = Load(store), [Follower(system.url), Follower(system.serve_url)]
+    load = Load(store, site.channels)
+    followers = [Follower(url, site.channels) for url in (system.url, system.serve_url)]
     following = [asyncio.create_task(follower.run()) for follower in followers]
     for follower in followers:
         async with asyncio.timeout(20):
@@ -173,9 +226,10 @@ async def reload(system: System) -> subprocess.CompletedProcess[str]:
 async def grown(followers: list[Follower], by: int = 20) -> None:
     """Wait until each follower has some publications more."""
     for follower in followers:
-        wanted = len(follower.found[CHANNELS[-1]]) + by
+        *_, found = follower.found.values()
+        wanted = len(found) + by
         async with asyncio.timeout(30):
-            while len(follower.found[CHANNELS[-1]]) < wanted:
+            while len(found) < wanted:
                 await asyncio.sleep(0.02)
 
 
@@ -188,67 +242,66 @@ def versions(found: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-async def test_reload_loses_and_repeats_nothing(tmp_path: Path) -> None:
+async def test_reload_loses_and_repeats_nothing(site: Site, system: System) -> None:
     """New code, broken code, a namespace's settings, and what needs a restart, all under load."""
-    write_code(tmp_path, "1")
-    write_settings(tmp_path)
-    with running_system(tmp_path / "data") as system:
-        async with under_load(system) as (load, followers, store):
-            await grown(followers)
+    before = site.version
+    async with under_load(site, system) as (load, followers, store):
+        await grown(followers)
 
-            write_code(tmp_path, "'two'")
-            done = await reload(system)
-            assert done.returncode == 0, done.stderr
-            facts = json.loads(done.stdout)
-            assert facts["changed"] == []
-            assert (facts["pipeline"], facts["edges"], facts["code_changed"]) == (True, False, True)
-            assert facts["stood_s"] > 0
-            await grown(followers)
-            assert not followers[0].closed + followers[1].closed
+        site.write_code("'two'")
+        done = await reload(system)
+        assert done.returncode == 0, done.stderr
+        facts = json.loads(done.stdout)
+        assert facts["changed"] == []
+        assert (facts["pipeline"], facts["edges"], facts["code_changed"]) == (True, False, True)
+        assert facts["stood_s"] > 0
+        await grown(followers)
+        assert not followers[0].closed + followers[1].closed
 
-            (tmp_path / "my_code.py").write_text("from nowhere import nothing\n")
-            failed = await reload(system)
-            assert failed.returncode == 2
-            assert "my_code.py, line 1" in failed.stderr
-            assert "from nowhere import nothing" in failed.stderr
-            write_code(tmp_path, "'two'")
-            await grown(followers)
+        (site.directory / "my_code.py").write_text("from nowhere import nothing\n")
+        failed = await reload(system)
+        assert failed.returncode == 2
+        assert "my_code.py, line 1" in failed.stderr
+        assert "from nowhere import nothing" in failed.stderr
+        site.write_code("'two'")
+        site.version = "two"
+        await grown(followers)
 
-            write_settings(tmp_path, queue={"partitions": 4})
-            refused = await reload(system)
-            assert refused.returncode == 2
-            assert len([line for line in refused.stderr.splitlines() if "error" in line]) == 1
-            assert "queue.partitions: is fixed" in refused.stderr
+        site.write_settings(queue={"partitions": 4})
+        refused = await reload(system)
+        assert refused.returncode == 2
+        assert len([line for line in refused.stderr.splitlines() if "error" in line]) == 1
+        assert "queue.partitions: is fixed" in refused.stderr
 
-            write_settings(tmp_path, namespaces={"c": {**NAMESPACE, "presence": True}})
-            done = await reload(system)
-            assert done.returncode == 0, done.stderr
-            facts = json.loads(done.stdout)
-            assert facts["changed"] == ["namespaces.c.presence"]
-            assert (facts["pipeline"], facts["edges"], facts["stood_s"]) == (False, True, 0)
-            for follower in followers:
-                assert follower.closed
-                assert set(follower.closed) == {3001}
-            await grown(followers)
+        site.keep(namespaces={"c": {**NAMESPACE, "presence": True}})
+        done = await reload(system)
+        assert done.returncode == 0, done.stderr
+        facts = json.loads(done.stdout)
+        assert facts["changed"] == ["namespaces.c.presence"]
+        assert (facts["pipeline"], facts["edges"], facts["stood_s"]) == (False, True, 0)
+        for follower in followers:
+            assert follower.closed
+            assert set(follower.closed) == {3001}
+        await grown(followers)
 
-            load.end()
-            async with asyncio.timeout(30):
-                while any(
-                    len(follower.found[channel]) < load.count
-                    for follower in followers
-                    for channel in CHANNELS
-                ):
-                    await asyncio.sleep(0.05)
-            for channel in CHANNELS:
-                kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
-                history = [
-                    {"offset": offset, "data": decode_json(body)["data"]}
-                    for offset, body in kept.publications
-                ]
-                for found in (history, *(follower.found[channel] for follower in followers)):
-                    assert [p["data"]["n"] for p in found] == list(range(load.count))
-                    assert [p["offset"] for p in found] == list(range(1, load.count + 1))
-                    assert versions(found) == [1, "two"]
+        load.end()
+        async with asyncio.timeout(30):
+            while any(
+                len(follower.found[channel]) < load.count
+                for follower in followers
+                for channel in site.channels
+            ):
+                await asyncio.sleep(0.05)
+        for channel in site.channels:
+            kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
+            history = [
+                {"offset": offset, "data": decode_json(body)["data"]}
+                for offset, body in kept.publications
+            ]
+            for found in (history, *(follower.found[channel] for follower in followers)):
+                assert [p["data"]["n"] for p in found] == list(range(load.count))
+                assert [p["offset"] for p in found] == list(range(1, load.count + 1))
+                assert versions(found) == [before, "two"]
 
 
 FAILS_ONCE = """
@@ -266,32 +319,31 @@ class stamp:
 """
 
 
-async def test_pipeline_that_does_not_come_up_is_taken_back(tmp_path: Path) -> None:
+async def test_pipeline_that_does_not_come_up_is_taken_back(site: Site, system: System) -> None:
     """Set up by the check but not by the actors: the old settings hold, and messages go on."""
-    write_code(tmp_path, "1")
-    write_settings(tmp_path)
-    with running_system(tmp_path / "data") as system:
-        async with under_load(system) as (load, followers, _):
-            await grown(followers)
-            (tmp_path / "my_code.py").write_text(FAILS_ONCE)
-            write_settings(tmp_path, nozzle={"count": 2}, feed={"records_max": 5_000})
-            failed = await reload(system)
-            assert failed.returncode == 2
-            assert "no such model" in failed.stderr
-            assert "my_code.py, line 9" in failed.stderr
-            assert (tmp_path / "tries").read_text() == "xxx"
-            await grown(followers)
-            done = await reload(system)
-            assert done.returncode == 0, done.stderr
-            facts = json.loads(done.stdout)
-            assert facts["changed"] == ["nozzle.count", "feed.records_max"]
-            assert facts["pipeline"]
-            assert facts["edges"]
-            await grown(followers)
-            load.end()
-            for found in followers[0].found.values():
-                assert [p["data"]["n"] for p in found] == list(range(len(found)))
-                assert versions(found) == [1, 3]
+    before = site.version
+    async with under_load(site, system) as (load, followers, _):
+        await grown(followers)
+        (site.directory / "my_code.py").write_text(FAILS_ONCE)
+        site.keep(nozzle={"count": 2}, feed={"records_max": 5_000})
+        failed = await reload(system)
+        assert failed.returncode == 2
+        assert "no such model" in failed.stderr
+        assert "my_code.py, line 9" in failed.stderr
+        assert (site.directory / "tries").read_text() == "xxx"
+        await grown(followers)
+        done = await reload(system)
+        assert done.returncode == 0, done.stderr
+        site.version = 3
+        facts = json.loads(done.stdout)
+        assert facts["changed"] == ["nozzle.count", "feed.records_max"]
+        assert facts["pipeline"]
+        assert facts["edges"]
+        await grown(followers)
+        load.end()
+        for found in followers[0].found.values():
+            assert [p["data"]["n"] for p in found] == list(range(len(found)))
+            assert versions(found) == [before, 3]
 
 
 async def publish_until(
@@ -316,57 +368,58 @@ async def publish_until(
             n += 1
 
 
-async def test_publishes_answered_while_edges_are_replaced_are_kept(tmp_path: Path) -> None:
+async def test_publishes_answered_while_edges_are_replaced_are_kept(
+    site: Site, system: System
+) -> None:
     """Each success is in the history, in order; what is not taken is 503 or a cut connection."""
-    write_code(tmp_path, "1")
-    write_settings(tmp_path)
-    with running_system(tmp_path / "data") as system:
-        answered: dict[str, list[int]] = {channel: [] for channel in CHANNELS}
-        failed: list[Any] = []
-        end = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            for channel in CHANNELS:
-                tasks.create_task(publish_until(system, channel, end, answered[channel], failed))
-            for replicas in (2, 1):
-                write_settings(tmp_path, edge={"num_cpus": 0.1, "replicas": replicas})
-                done = await reload(system)
-                assert done.returncode == 0, done.stderr
-                assert json.loads(done.stdout)["changed"] == ["edge.replicas"]
-                counts = {channel: len(found) for channel, found in answered.items()}
-                async with asyncio.timeout(30):
-                    while any(len(answered[channel]) < counts[channel] + 5 for channel in CHANNELS):
-                        await asyncio.sleep(0.02)
-            end.set()
-        assert {f for f in failed if isinstance(f, int)} <= {503}
-        store = RedisEdgeStore(system.redis_url, Keys("raywire"), partitions=8)
-        for channel in CHANNELS:
-            kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
-            numbers = [decode_json(body)["data"]["n"] for _, body in kept.publications]
-            assert numbers == sorted(set(numbers))
-            assert set(answered[channel]) <= set(numbers)
-        await store.close()
+    answered: dict[str, list[int]] = {channel: [] for channel in site.channels}
+    failed: list[Any] = []
+    end = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for channel in site.channels:
+            tasks.create_task(publish_until(system, channel, end, answered[channel], failed))
+        for replicas in (2, 1):
+            site.keep(edge={"num_cpus": 0.1, "replicas": replicas})
+            done = await reload(system)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["changed"] == ["edge.replicas"]
+            counts = {channel: len(found) for channel, found in answered.items()}
+            async with asyncio.timeout(30):
+                while any(
+                    len(answered[channel]) < counts[channel] + 5 for channel in site.channels
+                ):
+                    await asyncio.sleep(0.02)
+        end.set()
+    assert {f for f in failed if isinstance(f, int)} <= {503}
+    store = RedisEdgeStore(system.redis_url, Keys("raywire"), partitions=8)
+    for channel in site.channels:
+        kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
+        numbers = [decode_json(body)["data"]["n"] for _, body in kept.publications]
+        assert numbers == sorted(set(numbers))
+        assert set(answered[channel]) <= set(numbers)
+    await store.close()
 
 
-async def test_stop_during_reload_ends_cleanly(tmp_path: Path) -> None:
-    """Ctrl-C ends a reload that takes long, and a second one meanwhile is refused."""
-    write_code(tmp_path, "1")
-    write_settings(tmp_path)
-    with running_system(tmp_path / "data") as system:
-        reading, going = tmp_path / "reading", tmp_path / "going"
-        (tmp_path / "my_code.py").write_text(
-            "import pathlib, time\n"
-            f"pathlib.Path({str(reading)!r}).touch()\n"
-            f"while not pathlib.Path({str(going)!r}).exists(): time.sleep(0.05)\n"
-        )
-        first = start_reload(system)
-        async with asyncio.timeout(30):
-            while not reading.exists():
-                await asyncio.sleep(0.05)
-        second = await reload(system)
-        assert second.returncode == 3
-        assert "a reload is under way" in second.stderr
-        await asyncio.to_thread(system.stop, signal.SIGINT)
-        assert system.process.returncode == 0
-        _, told = first.communicate(timeout=30)
-        assert first.returncode == 3
-        assert "the system is stopping" in told
+async def test_stop_during_reload_ends_cleanly(site: Site, system: System) -> None:
+    """Ctrl-C ends a reload that takes long, and a second one meanwhile is refused.
+
+    The last one here: the system is gone afterwards.
+    """
+    reading, going = site.directory / "reading", site.directory / "going"
+    (site.directory / "my_code.py").write_text(
+        "import pathlib, time\n"
+        f"pathlib.Path({str(reading)!r}).touch()\n"
+        f"while not pathlib.Path({str(going)!r}).exists(): time.sleep(0.05)\n"
+    )
+    first = start_reload(system)
+    async with asyncio.timeout(30):
+        while not reading.exists():
+            await asyncio.sleep(0.05)
+    second = await reload(system)
+    assert second.returncode == 3
+    assert "a reload is under way" in second.stderr
+    await asyncio.to_thread(system.stop, signal.SIGINT)
+    assert system.process.returncode == 0
+    _, told = first.communicate(timeout=30)
+    assert first.returncode == 3
+    assert "the system is stopping" in told

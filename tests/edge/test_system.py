@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -285,6 +284,9 @@ def test_unreachable_redis_is_one_clear_line(tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+LINE = '{"author":"Ann","text":"x"}\n'
+
+
 def children(pid: int) -> set[int]:
     """All processes that descend from one, or were started by Ray for its session."""
     listing = subprocess.run(
@@ -302,50 +304,6 @@ def children(pid: int) -> set[int]:
 def is_there(pid: int) -> bool:
     """Whether a process still exists."""
     return Path(f"/proc/{pid}").exists()
-
-
-@pytest.mark.timeout(240)
-def test_stop_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
-    """After Ctrl-C under load no process stays, and the next start has all that was accepted."""
-    data = tmp_path / "data"
-    name = channel()
-    line = b'{"author":"Ann","text":"x"}\n'
-    keyed: dict[str, Any] = {
-        "channel": channel(),
-        "data": {"author": "Ann", "text": "y"},
-        "idempotency_key": "k",
-    }
-    with running_system(data) as first:
-        pids = children(first.process.pid)
-        result = api(first, "publish", **keyed)["result"]
-        publishing = subprocess.Popen(
-            [sys.executable, "-m", "serve.cli", "publish", name, "--data", str(data)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert publishing.stdin is not None
-        publishing.stdin.write(line * 3000)
-        publishing.stdin.close()
-        assert publishing.stdout is not None
-        accepted = json.loads(publishing.stdout.read())["accepted"]
-        publishing.wait(30)
-        publishing.stdout.close()
-        first.stop()
-        assert first.process.returncode == 0
-        assert not any(map(is_there, pids))
-    assert accepted == 3000
-    with running_system(data) as second:
-        end_s = time.monotonic() + 30
-        while (answer := api(second, "history", channel=name, limit=0)["result"])["offset"] < 3000:
-            assert time.monotonic() < end_s, answer
-            time.sleep(0.05)
-        # The key holds across the restart, so the first result comes again.
-        assert api(second, "publish", **keyed)["result"] == result
-        pids = children(second.process.pid)
-        second.stop(signal.SIGHUP)  # its terminal was closed
-        assert second.process.returncode == 0
-        assert not any(map(is_there, pids))
 
 
 async def publish_until_refused(
@@ -370,41 +328,85 @@ async def publish_until_refused(
                 refused.append(answer.status_code)
 
 
-@pytest.mark.timeout(240)
-async def test_stop_keeps_what_was_answered_and_sends_clients_away(tmp_path: Path) -> None:
-    """While publishers go on: each success is in the history later, others are 503; 3001."""
+def publish_lines(system: System, name: str, count: int) -> int:
+    """Publish with `raywire publish`, return how many were accepted."""
+    publishing = raywire(
+        *("publish", name, "--data", str(system.data)), input=LINE * count, cwd=system.data.parent
+    )
+    assert publishing.returncode == 0, publishing.stderr
+    accepted: int = json.loads(publishing.stdout)["accepted"]
+    return accepted
+
+
+async def stopped_while_published_to(
+    system: System, answered: dict[str, list[int]], refused: list[int]
+) -> None:
+    """Stop a system that publishers and clients use; see what becomes of the clients."""
+    async with (
+        connect(websocket(system.url)) as direct,
+        connect(websocket(system.serve_url)) as through_serve,
+        asyncio.TaskGroup() as tasks,
+    ):
+        for socket in (direct, through_serve):
+            await command(socket, id=1, connect={})
+        for name, found in answered.items():
+            tasks.create_task(publish_until_refused(system, name, found, refused))
+        async with asyncio.timeout(30):
+            while min(map(len, answered.values())) < 5:
+                await asyncio.sleep(0.01)
+        stopping = tasks.create_task(asyncio.to_thread(system.stop, signal.SIGTERM))
+        for socket in (direct, through_serve):
+            async with asyncio.timeout(30):
+                # Nothing is subscribed to, so nothing but the end comes.
+                with pytest.raises(ConnectionClosed) as closed:
+                    await socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 3001
+        await stopping
+
+
+@pytest.mark.timeout(300)
+async def test_stop_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
+    """By Ctrl-C after a burst, by SIGTERM while publishers go on, by SIGHUP: each start goes on.
+
+    While publishers go on, each success is in the history later; others are 503; clients get 3001.
+    """
     data = tmp_path / "data"
-    names = [channel() for _ in range(8)]
+    burst, names = channel(), [channel() for _ in range(8)]
+    keyed: dict[str, Any] = {
+        "channel": channel(),
+        "data": {"author": "Ann", "text": "y"},
+        "idempotency_key": "k",
+    }
+    with running_system(data) as first:
+        pids = children(first.process.pid)
+        result = api(first, "publish", **keyed)["result"]
+        assert publish_lines(first, burst, 3000) == 3000
+        first.stop(signal.SIGINT)
+        assert first.process.returncode == 0
+        assert not any(map(is_there, pids))
     answered: dict[str, list[int]] = {name: [] for name in names}
     refused: list[int] = []
-    with running_system(data) as first:
-        async with (
-            connect(websocket(first.url)) as direct,
-            connect(websocket(first.serve_url)) as through_serve,
-            asyncio.TaskGroup() as tasks,
-        ):
-            for socket in (direct, through_serve):
-                await command(socket, id=1, connect={})
-            for name in names:
-                tasks.create_task(publish_until_refused(first, name, answered[name], refused))
-            async with asyncio.timeout(30):
-                while min(map(len, answered.values())) < 5:
-                    await asyncio.sleep(0.01)
-            stopping = tasks.create_task(asyncio.to_thread(first.stop, signal.SIGTERM))
-            for socket in (direct, through_serve):
-                async with asyncio.timeout(30):
-                    # Nothing is subscribed to, so nothing but the end comes.
-                    with pytest.raises(ConnectionClosed) as closed:
-                        await socket.recv()
-                assert closed.value.rcvd is not None
-                assert closed.value.rcvd.code == 3001
-            await stopping
-        assert first.process.returncode == 0
+    with running_system(data) as second:
+        pids = children(second.process.pid)
+        end_s = time.monotonic() + 30
+        while (answer := api(second, "history", channel=burst, limit=0)["result"])["offset"] < 3000:
+            assert time.monotonic() < end_s, answer
+            await asyncio.sleep(0.05)
+        # The key holds across the restart, so the first result comes again.
+        assert api(second, "publish", **keyed)["result"] == result
+        await stopped_while_published_to(second, answered, refused)
+        assert second.process.returncode == 0
+        assert not any(map(is_there, pids))
     assert max(map(len, answered.values())) < 900, "the publishers had ended before the stop"
     assert set(refused) <= {503}
-    with running_system(data) as second:
+    with running_system(data) as third:
+        pids = children(third.process.pid)
         for name in names:
-            answer = await asyncio.to_thread(api, second, "history", channel=name, limit=1000)
+            answer = await asyncio.to_thread(api, third, "history", channel=name, limit=1000)
             kept = [int(p["data"]["text"]) for p in answer["result"]["publications"]]
             assert kept == sorted(set(kept))
             assert set(answered[name]) <= set(kept)
+        third.stop(signal.SIGHUP)  # its terminal was closed
+        assert third.process.returncode == 0
+        assert not any(map(is_there, pids))
