@@ -21,7 +21,7 @@ CHANNELS_MAX: Final = 20_000
 """Channels that one edge tells; with more the caller must narrow the pattern."""
 FRESH_S: Final = 10.0
 """An edge that has not written its numbers for so long is taken for dead."""
-_WITHIN_S: Final = 2.0
+_WITHIN_S: Final = 5.0
 _BLOCK_S: Final = 1.0
 
 
