@@ -134,6 +134,7 @@ class JsonCodec:
     https://centrifugal.dev/docs/transports/uni_client_protocol
     """
 
+    binary = False
     ping = b"{}"
 
     def __init__(self, *, one_way: bool = False) -> None:

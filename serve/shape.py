@@ -33,6 +33,7 @@ class Deltas:
     """The first whole, each other as a delta from the one before where that is shorter.
 
     The data are JSON strings: of the whole, or with `delta` of what changed (Fossil's format).
+    `delta` is always there, so that other codecs know such strings from those that are data.
     https://centrifugal.dev/docs/server/delta_compression
     """
 
@@ -99,5 +100,5 @@ def _with_data(body: bytes, data: bytes, change: bytes | None) -> bytes:
     # `data` is the last member of a publication as it is stored (see `actors.message`).
     head = body[: len(body) - len(data) - 1]
     if change is None:
-        return head + _encode(data.decode()) + b"}"
+        return head + _encode(data.decode()) + b',"delta":false}'
     return head + _encode(change.decode()) + b',"delta":true}'

@@ -13,6 +13,8 @@ BLOCK_BYTES: Final = 65_536
 class Codec(Protocol):
     """Commands from frames, messages from results and pushes. A frame holds several messages."""
 
+    binary: bool
+    """Frames hold bytes, not text."""
     ping: bytes
 
     def decode(self, frame: bytes) -> list[Command]:

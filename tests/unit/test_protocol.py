@@ -79,6 +79,13 @@ def test_unknown_fields_are_passed_over() -> None:
     assert command.body.since == StreamPosition()
 
 
+def test_any_number_is_a_limit() -> None:
+    """The session cuts it down; the codec has no bound of its own."""
+    (command,) = JSON.decode(b'{"id":1,"history":{"channel":"h","limit":100000000000000000000}}')
+    assert isinstance(command.body, History)
+    assert command.body.limit == 10**20
+
+
 @pytest.mark.parametrize(
     "frame",
     [
