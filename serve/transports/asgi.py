@@ -19,12 +19,14 @@ from serve.emulation import Emulation
 from serve.hub import Hub
 from serve.protocol import Close, DisconnectCode
 from serve.protocol_json import JSON, ONE_WAY_JSON
+from serve.protocol_protobuf import PROTOBUF
 from serve.transports.emulation import emulation_route
 from serve.transports.http_stream import HTTP_STREAM, ONE_WAY_HTTP_STREAM
 from serve.transports.one_way import farewell, take_first
 from serve.transports.outlet import Outlet, run
 from serve.transports.sse import ONE_WAY_SSE, SSE
 from serve.transports.stream import stream_route
+from serve.transports.subprotocols import choose_subprotocol, wants_protobuf
 from serve.wire import Wire
 
 PATH: Final = "/connection/websocket"
@@ -37,6 +39,7 @@ def _unframed(block: bytes) -> bytes:
 
 
 ASGI_JSON: Final = Wire(JSON, _unframed, stream=False)
+ASGI_PROTOBUF: Final = Wire(PROTOBUF, _unframed, stream=False)
 ASGI_ONE_WAY_JSON: Final = Wire(ONE_WAY_JSON, _unframed, stream=False)
 
 
@@ -54,7 +57,7 @@ def routes(hub: Hub, emulation: Emulation) -> list[BaseRoute]:
 def websocket_endpoint(
     hub: Hub, *, one_way: bool = False
 ) -> Callable[[WebSocket], Awaitable[None]]:
-    """Return an endpoint that serves JSON sessions."""
+    """Return an endpoint that serves sessions of either codec; one-way ones are JSON."""
 
     async def serve(websocket: WebSocket) -> None:
         limits = hub.settings.client
@@ -64,11 +67,13 @@ def websocket_endpoint(
         elif hub.full:
             await _refuse(websocket, 503, "Try again later\n")
         else:
-            # A client is never refused for the subprotocols that it offers.
-            offered = _subprotocols(headers)
-            chosen = "centrifuge-json" if "centrifuge-json" in offered else None
+            chosen = choose_subprotocol(_subprotocols(headers))
+            protobuf = wants_protobuf(chosen, websocket.url.query)
             await websocket.accept(subprotocol=chosen)
-            await (_serve_one_way if one_way else _serve)(hub, websocket)
+            if one_way:
+                await _serve_one_way(hub, websocket)
+            else:
+                await _serve(hub, websocket, ASGI_PROTOBUF if protobuf else ASGI_JSON)
 
     return serve
 
@@ -85,16 +90,15 @@ async def _refuse(websocket: WebSocket, status: int, text: str) -> None:
         await websocket.close()
 
 
-async def _serve(hub: Hub, websocket: WebSocket) -> None:
+async def _serve(hub: Hub, websocket: WebSocket, wire: Wire) -> None:
     outlet = Outlet(hub.settings.client.outbox_bytes_max)
-    connection = outlet.connection = hub.connect(outlet, ASGI_JSON)
+    connection = outlet.connection = hub.connect(outlet, wire)
+    frame_bytes_max = hub.settings.client.frame_bytes_max
     await run(
         outlet,
         connection,
-        send=_send(outlet, websocket),
-        receive=_receive(
-            outlet, connection, websocket, hub.settings.client.frame_bytes_max, connection.receive
-        ),
+        send=_send(outlet, websocket, binary=wire.codec.binary),
+        receive=_receive(outlet, connection, websocket, frame_bytes_max, connection.receive),
     )
 
 
@@ -113,10 +117,13 @@ async def _serve_one_way(hub: Hub, websocket: WebSocket) -> None:
     )
 
 
-async def _send(outlet: Outlet, websocket: WebSocket) -> None:
+async def _send(outlet: Outlet, websocket: WebSocket, *, binary: bool) -> None:
     while blocks := await outlet.take():
         for block in blocks:
-            await websocket.send_text(block.decode())
+            if binary:
+                await websocket.send_bytes(block)
+            else:
+                await websocket.send_text(block.decode())
     await _close(outlet, websocket)
 
 
@@ -143,12 +150,14 @@ async def _receive(
     frame_bytes_max: int,
     take: Callable[[bytes], None],
 ) -> None:
+    binary = connection.wire.codec.binary
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
         text = message.get("text")
-        if text is None:
-            connection.shut(DisconnectCode.INAPPROPRIATE_PROTOCOL)
-        elif len(frame := text.encode()) > frame_bytes_max:
+        frame = message["bytes"] if text is None else text.encode()
+        if len(frame) > frame_bytes_max:
             connection.shut(Close(_TOO_BIG, "message too big"))
+        elif (text is None) is not binary:
+            connection.shut(DisconnectCode.BAD_REQUEST)
         else:
             take(frame)
         await outlet.readable()

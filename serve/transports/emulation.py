@@ -13,20 +13,30 @@ from starlette.routing import BaseRoute
 from actors.errors import UnavailableError
 from serve.emulation import Emulation
 from serve.hub import Hub
-from serve.transports.request import client_route, read_body, too_large
+from serve.protobuf_wire import BYTES, TEXT, Field, Shape
+from serve.transports.request import client_route, is_protobuf, read_body, too_large
 
 PATH: Final = "/emulation"
 
 
 class _Uplink(msgspec.Struct):
-    """Commands, joined by newlines, for a session of an edge."""
+    """A frame of commands for a session of an edge."""
 
+    session: str = ""
+    node: str = ""
+    data: bytes = b""
+
+
+class _JsonUplink(msgspec.Struct):
     session: str
     node: str
     data: str
 
 
-_decode: Final = msgspec.json.Decoder(_Uplink).decode
+_decode_json: Final = msgspec.json.Decoder(_JsonUplink).decode
+_PROTOBUF: Final = Shape(
+    _Uplink, {"node": Field(1, TEXT), "session": Field(2, TEXT), "data": Field(3, BYTES)}
+)
 
 
 def emulation_route(hub: Hub, emulation: Emulation) -> BaseRoute:
@@ -38,13 +48,18 @@ def emulation_route(hub: Hub, emulation: Emulation) -> BaseRoute:
             body = await read_body(request, limits.frame_bytes_max)
             if body is None:
                 return too_large()
-            uplink = _decode(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientDisconnect):
+            uplink = _PROTOBUF.read(body) if is_protobuf(request) else _read_json(body)
+        except (ValueError, RecursionError, ClientDisconnect):
             return PlainTextResponse("Request not valid\n", 400)
         try:
-            known = await emulation.send(uplink.node, uplink.session, uplink.data.encode())
+            known = await emulation.send(uplink.node, uplink.session, uplink.data)
         except UnavailableError as error:
             return PlainTextResponse(f"{error}\n", 503)
         return Response(status_code=204) if known else PlainTextResponse("Unknown node\n", 404)
 
     return client_route(PATH, take, methods=("POST",), origins=limits.allowed_origins)
+
+
+def _read_json(body: bytes) -> _Uplink:
+    found = _decode_json(body)
+    return _Uplink(found.session, found.node, found.data.encode())

@@ -1,5 +1,7 @@
 """HTTP streaming, one way and both ways: a response of JSON lines that goes on.
 
+Both ways, it may be Protobuf, too: messages behind their lengths, as they stand in a frame.
+
 https://centrifugal.dev/docs/transports/http_stream,
 https://centrifugal.dev/docs/transports/uni_http_stream
 """
@@ -7,6 +9,8 @@ https://centrifugal.dev/docs/transports/uni_http_stream
 from typing import Final
 
 from serve.protocol_json import JSON, ONE_WAY_JSON
+from serve.protocol_protobuf import PROTOBUF
+from serve.transports.request import PROTOBUF_TYPE
 from serve.transports.stream import StreamKind
 from serve.wire import Wire
 
@@ -23,6 +27,13 @@ HTTP_STREAM: Final = StreamKind(
     wire=Wire(JSON, json_lines, stream=True),
     one_way=False,
     headers=_HEADERS,
+    protobuf=StreamKind(
+        path="/connection/http_stream",
+        methods=("POST",),
+        wire=Wire(PROTOBUF, bytes, stream=True),
+        one_way=False,
+        headers={"Content-Type": PROTOBUF_TYPE},
+    ),
 )
 ONE_WAY_HTTP_STREAM: Final = StreamKind(
     path="/connection/uni_http_stream",

@@ -13,6 +13,8 @@ from starlette.routing import Route
 from serve.auth import origin_allowed
 
 Answer = Callable[[Request], Awaitable[Response]]
+PROTOBUF_TYPE: Final = "application/octet-stream"
+"""The Content-Type of requests and responses in Protobuf."""
 _PREFLIGHT_AGE_S: Final = 300
 
 
@@ -59,6 +61,12 @@ def _cross_origin(origin: str | None) -> Mapping[str, str]:
         "Access-Control-Allow-Credentials": "true",
         "Vary": "Origin",
     }
+
+
+def is_protobuf(request: Request) -> bool:
+    """Tell whether the body says of itself that it is Protobuf."""
+    content_type: str = request.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower() == PROTOBUF_TYPE
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes | None:

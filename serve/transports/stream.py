@@ -20,7 +20,7 @@ from serve.protocol_json import decode_connect
 from serve.transports.inbox import Inbox
 from serve.transports.one_way import farewell
 from serve.transports.outlet import Outlet, run
-from serve.transports.request import client_route, read_body, too_large
+from serve.transports.request import client_route, is_protobuf, read_body, too_large
 from serve.wire import Wire
 
 _HEADERS: Final = {
@@ -44,6 +44,7 @@ class StreamKind:
         headers: Of the response, beside those that all have.
         opening: The first bytes, for clients that wait for some.
         not_empty: Methods whose requests must not be empty.
+        protobuf: The same for requests in Protobuf, where the transport has that.
     """
 
     path: str
@@ -53,26 +54,28 @@ class StreamKind:
     headers: Mapping[str, str] = field(default_factory=dict)
     opening: bytes = b""
     not_empty: Sequence[str] = ()
+    protobuf: "StreamKind | None" = None
 
 
 def stream_route(hub: Hub, emulation: Emulation, kind: StreamKind) -> BaseRoute:
     """Return the route of a transport."""
     limits = hub.settings.client
-    headers = {**_HEADERS, **kind.headers}
 
     async def connect(request: Request) -> Response:
+        spoken = kind.protobuf if kind.protobuf and is_protobuf(request) else kind
+        headers = {**_HEADERS, **spoken.headers}
         if request.method == "HEAD":
             return Response(headers=headers)
         try:
             text = await _request_text(request, limits.frame_bytes_max)
             if text is None:
                 return too_large()
-            begin = _beginning(kind, request.method, text)
+            begin = _beginning(spoken, request.method, text)
         except (DisconnectError, ClientDisconnect):
             return PlainTextResponse("Connect request not valid\n", 400)
         if hub.full:
             return PlainTextResponse("Try again later\n", 503)
-        return SessionStream(hub, emulation, kind, begin, headers)
+        return SessionStream(hub, emulation, spoken, begin, headers)
 
     return client_route(kind.path, connect, methods=kind.methods, origins=limits.allowed_origins)
 

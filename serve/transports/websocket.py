@@ -22,14 +22,15 @@ from serve.connection import Connection
 from serve.hub import Hub
 from serve.protocol import Close, DisconnectCode
 from serve.protocol_json import JSON, ONE_WAY_JSON
+from serve.protocol_protobuf import PROTOBUF
 from serve.transports.one_way import farewell, take_first
+from serve.transports.subprotocols import choose_subprotocol, wants_protobuf
 from serve.wire import Wire
 
 log = logging.getLogger(__name__)
 
 PATH: Final = "/connection/websocket"
 ONE_WAY_PATH: Final = "/connection/uni_websocket"
-SUBPROTOCOL: Final = Subprotocol("centrifuge-json")
 _CLOSE_TIMEOUT_S: Final = 3.0
 """How long a client may take to answer our close frame, or to read what is before it."""
 # The core logs every handshake that fails; scanners would fill the log.
@@ -39,18 +40,26 @@ _quiet.setLevel(logging.CRITICAL)
 
 def text_frame(block: bytes) -> bytes:
     """Make an unmasked, unfragmented text frame: RFC 6455, section 5.2."""
-    size = len(block)
+    return _head(0x81, len(block)) + block
+
+
+def binary_frame(block: bytes) -> bytes:
+    """Make an unmasked, unfragmented binary frame."""
+    return _head(0x82, len(block)) + block
+
+
+def _head(first: int, size: int) -> bytes:
     if size < 126:
-        return bytes((0x81, size)) + block
+        return bytes((first, size))
     if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2) + block
-    return b"\x81\x7f" + size.to_bytes(8) + block
+        return bytes((first, 0x7E)) + size.to_bytes(2)
+    return bytes((first, 0x7F)) + size.to_bytes(8)
 
 
 def _select_subprotocol(core: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Choose the one we know; a client is never refused for what it offers."""
     del core
-    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+    chosen = choose_subprotocol(offered)
+    return None if chosen is None else Subprotocol(chosen)
 
 
 def text_frames(block: bytes) -> bytes:
@@ -59,6 +68,7 @@ def text_frames(block: bytes) -> bytes:
 
 
 WEBSOCKET_JSON: Final = Wire(JSON, text_frame, stream=True)
+WEBSOCKET_PROTOBUF: Final = Wire(PROTOBUF, binary_frame, stream=True)
 ONE_WAY_WEBSOCKET_JSON: Final = Wire(ONE_WAY_JSON, text_frames, stream=True)
 
 
@@ -76,7 +86,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state = server_state
         self._core = ServerProtocol(
             extensions=None,
-            subprotocols=[SUBPROTOCOL],
             select_subprotocol=_select_subprotocol,
             max_size=self._limits.frame_bytes_max,
             logger=_quiet,
@@ -185,7 +194,9 @@ class WebSocketProtocol(asyncio.Protocol):
     def _open(self, query: str, *, one_way: bool) -> None:
         self._one_way = one_way
         if not one_way:
-            self._connection = self._hub.connect(self, WEBSOCKET_JSON)
+            protobuf = wants_protobuf(self._core.subprotocol, query)
+            wire = WEBSOCKET_PROTOBUF if protobuf else WEBSOCKET_JSON
+            self._connection = self._hub.connect(self, wire)
             return
         self._connection = self._hub.connect(self, ONE_WAY_WEBSOCKET_JSON, one_way=True)
         for request in parse_qs(query).get("cf_connect", ()):
@@ -206,15 +217,11 @@ class WebSocketProtocol(asyncio.Protocol):
     def _receive(self, message: bytes) -> None:
         if self._closing or self._connection is None:
             return
-        if not self._text:
-            self._connection.shut(DisconnectCode.INAPPROPRIATE_PROTOCOL)
-            return
-        try:
-            message.decode()
-        except UnicodeDecodeError:
+        if self._text and not _is_utf8(message):
             self._core.fail(1007, "not UTF-8")  # RFC 6455, section 8.1
-            return
-        if self._one_way:
+        elif self._text is self._connection.wire.codec.binary:
+            self._connection.shut(DisconnectCode.BAD_REQUEST)
+        elif self._one_way:
             take_first(self._connection, message)
         else:
             self._connection.receive(message)
@@ -238,6 +245,14 @@ class WebSocketProtocol(asyncio.Protocol):
             if self._connection is not None:
                 # Nothing more can be sent: leave the channels now, not when TCP has ended.
                 self._connection.shut(DisconnectCode.CONNECTION_CLOSED)
+
+
+def _is_utf8(message: bytes) -> bool:
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def websocket_protocol(hub: Hub) -> type[asyncio.Protocol]:
