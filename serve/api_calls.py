@@ -28,7 +28,7 @@ from serve.api_shapes import (
     as_api_error,
 )
 from serve.intake import Intake, Outgoing, Result
-from serve.protocol import ErrorCode
+from serve.protocol import EMPTY, ErrorCode
 
 Reply = dict[str, Any]
 
@@ -47,7 +47,7 @@ class _Publication(msgspec.Struct, omit_defaults=True):
 
     offset: int
     tags: dict[str, str] = {}
-    info: msgspec.Raw | None = None
+    info: msgspec.Raw = EMPTY
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 

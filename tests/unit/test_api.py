@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from actors.errors import UnavailableError
-from actors.message import Ack, DeadLetter, decode_batch, decode_meta, encode_batch
+from actors.message import Ack, DeadLetter, Meta, decode_batch, decode_meta, encode_batch
 from actors.metrics import Numbers
 from actors.nozzle import Nozzle
 from actors.pacing import Backoff
@@ -307,6 +307,18 @@ async def test_history(api: Api) -> None:
     assert await data(limit=2, reverse=True) == [5, 4]
     assert await data(limit=-1, since={"offset": 3}) == [4, 5]
     assert await data(limit=-1, since={"offset": 3}, reverse=True) == [2, 1]
+
+
+async def test_history_shows_who_published(api: Api) -> None:
+    """What a client has published has its `info`, beside the rest; others have none."""
+    info = {"user": "u", "client": "c1", "conn_info": {"name": "U"}}
+    await api.intake.publish("news", b"1", Meta(info=info, tags={"k": "v"}))
+    await api.call("publish", channel="news", data=2)
+    found = (await api.call("history", channel="news", limit=-1))["result"]["publications"]
+    assert found == [
+        {"offset": 1, "data": 1, "tags": {"k": "v"}, "info": info},
+        {"offset": 2, "data": 2},
+    ]
 
 
 @pytest.mark.parametrize(
