@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
+SDK := tests/sdk
 
 help: ## List what there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -18,7 +19,7 @@ help: ## List what there is to make.
 up: $(VENV)/.installed-demo ## Install what is missing, and start everything.
 	@exec $(BIN)/raywire up $(ARGS)
 
-test: $(VENV)/.installed-dev ## Lint, check types, and run all tests.
+test: $(VENV)/.installed-dev $(SDK)/node_modules/.installed ## Lint, check types, and run all tests.
 	@VENV=$(VENV) .ci/lint
 	@exec $(BIN)/python -m pytest $(ARGS)
 
@@ -35,7 +36,7 @@ chaos: $(VENV)/.installed-dev ## Kill its parts under load, and check that nothi
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 clean: ## Remove what was installed and built. Data (.raywire) stays.
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(SDK)/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find actors serve tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The first Python that is new enough. A name that exists may still not run (pyenv's shims).
@@ -61,6 +62,14 @@ $(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@$(call install,.[demo$(comma)test$(comma)dev])
 	@touch $@ $(VENV)/.installed-demo
+
+# The JavaScript SDK, for its tests. Without npm they are skipped, and nothing is installed.
+$(SDK)/node_modules/.installed: $(SDK)/package.json $(SDK)/package-lock.json
+	@if command -v npm >/dev/null; then \
+	    echo "Installing into $(SDK)/node_modules"; \
+	    npm ci --prefix $(SDK) --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null; \
+	    touch $@; \
+	fi
 
 comma := ,
 # Of pip's output only the large downloads are shown; errors come on stderr.

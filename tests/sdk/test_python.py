@@ -1,0 +1,54 @@
+"""Centrifugo's Python SDK, against real edges."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.sdk import journey
+from tests.sdk.journey import Journey
+from tests.sdk.kinds import PYTHON, Kind
+
+pytestmark = pytest.mark.sdk
+
+
+@pytest.fixture(params=PYTHON, ids=str)
+async def way(request: pytest.FixtureRequest) -> AsyncIterator[Journey]:
+    """Two edges, and its one transport."""
+    kind: Kind = request.param
+    async with journey.journey(kind) as found:
+        yield found
+
+
+async def test_conversation(way: Journey) -> None:
+    """Subscribe, publish, join and leave, presence, unsubscribe, between two edges."""
+    await journey.conversation(way)
+
+
+async def test_history(way: Journey) -> None:
+    """By limit, from a position on, backwards; 112 where the epoch is over."""
+    await journey.history(way)
+
+
+async def test_recovery(way: Journey) -> None:
+    """After a cut exactly what was missed, once, and `recovered` is true only if all is there."""
+    await journey.recovery(way)
+
+
+async def test_server_ends(way: Journey) -> None:
+    """Unsubscribe, and disconnect with codes to come back and codes to stay away."""
+    await journey.server_ends(way)
+
+
+async def test_edge_leaves(way: Journey) -> None:
+    """Its clients are told to come back."""
+    await journey.edge_leaves(way)
+
+
+async def test_server_subscribes(way: Journey) -> None:
+    """Subscriptions that the server makes come and go."""
+    await journey.server_subscribes(way)
+
+
+async def test_refusals(way: Journey) -> None:
+    """The codes of refused calls, subscriptions and connections."""
+    await journey.refusals(way)
