@@ -54,5 +54,7 @@ JAVASCRIPT = (
     Kind("javascript", "websocket"),
     Kind("javascript", "http_stream"),
     Kind("javascript", "sse"),
+    Kind("javascript", "websocket", protobuf=True),
+    Kind("javascript", "http_stream", protobuf=True),
 )
-PYTHON = (Kind("python"),)
+PYTHON = (Kind("python"), Kind("python", protobuf=True))
