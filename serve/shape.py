@@ -1,11 +1,12 @@
 """How publications look to one subscription: as they are stored, as deltas, or filtered by tags."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
+from serve.body import split, tags_of
 from serve.fossil import delta
 from serve.tag_filter import TagFilter
 
@@ -54,22 +55,12 @@ class Filtered(Struct, frozen=True):
             (first and first + index, (body,))
             for first, bodies in runs
             for index, body in enumerate(bodies)
-            if matches(_decode_tags(body).tags)
+            if matches(tags_of(body))
         ]
-
-
-class _Tagged(Struct, gc=False):
-    tags: Mapping[str, str] = {}
-
-
-class _Body(Struct, gc=False):
-    data: Raw
 
 
 STORED: Final = Stored()
 DELTAS: Final = Deltas()
-_decode_tags: Final = msgspec.json.Decoder(_Tagged).decode
-_decode_body: Final = msgspec.json.Decoder(_Body).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -84,8 +75,8 @@ def chained(base: bytes | None, runs: Sequence[Run]) -> tuple[list[Run], bytes |
     for first, bodies in runs:
         shaped = []
         for body in bodies:
-            data = bytes(_decode_body(body).data)
-            shaped.append(_with_data(body, data, None if base is None else delta(base, data)))
+            head, data = split(body)
+            shaped.append(_with_data(head, data, None if base is None else delta(base, data)))
             base = data
         made.append((first, shaped))
     return made, base
@@ -93,12 +84,10 @@ def chained(base: bytes | None, runs: Sequence[Run]) -> tuple[list[Run], bytes |
 
 def whole(body: bytes) -> bytes:
     """Return a publication for a subscription with deltas that has not got the one before."""
-    return _with_data(body, bytes(_decode_body(body).data), None)
+    return _with_data(*split(body), None)
 
 
-def _with_data(body: bytes, data: bytes, change: bytes | None) -> bytes:
-    # `data` is the last member of a publication as it is stored (see `actors.message`).
-    head = body[: len(body) - len(data) - 1]
+def _with_data(head: bytes, data: bytes, change: bytes | None) -> bytes:
     if change is None:
         return head + _encode(data.decode()) + b',"delta":false}'
     return head + _encode(change.decode()) + b',"delta":true}'

@@ -10,7 +10,8 @@ from actors.message import Ack, Meta
 from actors.settings import ChannelSettings, ClientSettings, Settings
 from actors.store import FeedGroup, FeedRecord
 from serve.hub import Hub
-from serve.shape import DELTAS
+from serve.shape import DELTAS, Filtered
+from serve.tag_filter import TagFilter
 from tests.fossil_apply import apply
 from tests.unit.test_hub import Client, Store
 
@@ -211,9 +212,24 @@ async def test_refused_filters(hub: Hub, channel: str, wishes: dict[str, Any]) -
     assert client.closed is None
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b' {"x": 1} ', b"[" * 995 + b"]" * 995, b"[" * 100_000 + b"]" * 100_000],
+    ids=["blanks", "as deep as can be published", "deeper"],
+)
+def test_any_data_can_be_shaped(data: bytes) -> None:
+    """The feed must go on, whatever a producer wrote and however deep it is."""
+    bodies = [b'{"tags":{"odd":"1"},"data":%b}' % data, b'{"data":%b}' % data]
+    (shaped,) = DELTAS.shaped([(1, bodies)])
+    texts = [json.loads(body) for body in shaped[1]]
+    assert texts[0]["data"].encode() == data
+    (filtered,) = Filtered(TagFilter(key="odd", cmp="ex")).shaped([(1, bodies)])
+    assert filtered == (1, (bodies[0],))
+
+
 def test_deltas_of_publications_with_more_than_data() -> None:
     """Tags and info stay as they are."""
-    bodies = [b'{"info":{"user":"u","client":"c"},"tags":{"a":"b"},"data":{"x": 1}}'] * 2
+    bodies = [b'{"tags":{"a":"b"},"info":{"user":"u","client":"c"},"data":{"x": 1}}'] * 2
     ((_, (first, second)),) = DELTAS.shaped([(1, bodies)])
     assert json.loads(first) == {
         "info": {"user": "u", "client": "c"},
