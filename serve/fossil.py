@@ -1,138 +1,186 @@
-"""Deltas in Fossil's format: what turns one text into the next, itself as text.
+"""Deltas in the text format of Fossil: a new text as copies from an old one, and inserts.
 
-https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki: the target's length, copies out of the
-source (`N@offset,`), inserted bytes (`N:bytes`), and a checksum. Lengths are bytes.
-
-Source blocks of 16 bytes at multiples of 16 are looked for at every place of the target, and what
-is found is grown both ways. What the two have in common at their ends is found first, by comparing
-halves, so a single edit costs about as much as comparing the texts.
+https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki
 """
 
-from collections.abc import Iterator
-from struct import unpack
-from typing import Final, NamedTuple
+import struct
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 _BLOCK: Final = 16
-_LOOK_BYTES_MAX: Final = 65_536
-"""Longer middles are inserted whole: looking through them would hold up all clients of an edge."""
+"""Bytes that must be the same for a copy to be found."""
+_COPY_MIN: Final = 8
+"""Bytes that make a copy worth its text."""
+_TRIES_MAX: Final = 4_096
+"""Blocks that are looked for; what is left then is inserted. Bounds the time to a few ms."""
+_AROUND: Final = 1_024
+"""Bytes before and after the first and the last change that are looked through as well."""
+_FOUND_TRIES: Final = 32
+"""What a block that is found counts: its copy takes the time of so many lookups."""
+_CANDIDATES_MAX: Final = 4
+"""Places of a block that are compared; the longest copy is taken."""
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+_STEP: Final = 64
+"""Bytes that are compared one by one, as it were."""
+_Index = dict[bytes, list[int]]
+"""Block -> where in the old text it is, in order."""
+_Copy = tuple[int, int, int]
+"""Where in the new text it begins and ends, and where in the old text it is from."""
 
 
-class _Copy(NamedTuple):
-    """`size` bytes of the target, from `at` on, are those of the source from `source` on."""
+def delta(old: bytes, new: bytes) -> bytes | None:
+    """Return what makes `new` of `old`; None: it would not be shorter than `new`.
 
-    at: int
-    source: int
-    size: int
-
-
-def delta(source: bytes, target: bytes) -> bytes | None:
-    """Return the delta from one UTF-8 text to another; None: it would not be shorter than `target`.
-
-    It is UTF-8 as well, so it can be sent as a JSON string: no insertion begins or ends within a
-    character.
+    Inserts begin and end where characters of `new` do: where `new` is UTF-8, so is the delta, and
+    a JSON string can carry it.
     """
-    parts = [_number(len(target)), b"\n"]
+    parts = [_number(len(new)), b"\n"]
     done = 0
-    for copy in _copies(source, target):
-        snapped = _snapped(copy, target)
-        # What a copy of so few bytes saves, it costs.
-        if snapped.size < _BLOCK // 2:
+    for begin, end, source in _copies(old, new):
+        start, stop = _whole_characters(new, begin, end)
+        if stop - start < _COPY_MIN:
             continue
-        if snapped.at > done:
-            parts += (_number(snapped.at - done), b":", target[done : snapped.at])
-        parts += (_number(snapped.size), b"@", _number(snapped.source), b",")
-        done = snapped.at + snapped.size
-    if done < len(target):
-        parts += (_number(len(target) - done), b":", target[done:])
-    parts += (_number(_checksum(target)), b";")
+        if start > done:
+            parts.append(_insert(new[done:start]))
+        parts.append(b"%b@%b," % (_number(stop - start), _number(source + start - begin)))
+        done = stop
+    if done < len(new):
+        parts.append(_insert(new[done:]))
+    parts += (_number(_checksum(new)), b";")
     found = b"".join(parts)
-    return found if len(found) < len(target) else None
+    return found if len(found) < len(new) else None
 
 
-def _copies(source: bytes, target: bytes) -> Iterator[_Copy]:
-    """Yield what the target has of the source, in the target's order, without overlaps."""
-    most = min(len(source), len(target))
-    head = _common(source, target, most)
-    tail = _common_end(source, target, most - head)
-    if head:
-        yield _Copy(0, 0, head)
-    end = len(target) - tail
-    if end - head <= _LOOK_BYTES_MAX:
-        yield from _found(source, target, head, end)
-    if tail:
-        yield _Copy(end, len(source) - tail, tail)
+def _copies(old: bytes, new: bytes) -> Iterator[_Copy]:
+    """Yield what both have in common, in the order of `new`.
+
+    Most changes leave a long beginning and end as they were, which are found without an index.
+    """
+    prefix = _common(old, 0, new, 0, len(new))
+    suffix = _common_end(old[prefix:], new[prefix:])
+    stop = len(new) - suffix
+    if prefix:
+        yield 0, prefix, 0
+    if stop - prefix >= _BLOCK <= len(old):
+        index = _index(old, prefix - _AROUND, len(old) - suffix + _AROUND)
+        yield from _moved(old, new, index, prefix, stop)
+    if suffix:
+        yield stop, len(new), len(old) - suffix
 
 
-def _found(source: bytes, target: bytes, start: int, end: int) -> Iterator[_Copy]:
-    if end - start < _BLOCK or len(source) < _BLOCK:
-        return
-    # Of equal blocks the first counts: `reversed`, as later ones win in a dict.
-    blocks = {
-        source[at : at + _BLOCK]: at for at in reversed(range(0, len(source) - _BLOCK + 1, _BLOCK))
-    }
-    at = start
-    while at <= end - _BLOCK:
-        place = blocks.get(target[at : at + _BLOCK])
-        if place is None:
+def _moved(old: bytes, new: bytes, index: _Index, start: int, stop: int) -> Iterator[_Copy]:
+    """Find blocks of `old` in a part of `new`, as far as they go in both directions.
+
+    Fossil rolls a hash along `new`. Here a dictionary of blocks stands for it: to slice and hash
+    16 bytes takes Python less time than to update a sum.
+    """
+    at = done = near = start
+    tries = 0
+    while at + _BLOCK <= stop and tries < _TRIES_MAX:
+        tries += 1
+        places = index.get(new[at : at + _BLOCK])
+        if places is None:
             at += 1
             continue
-        back = _common_end(source[:place], target[start:at], min(place, at - start))
-        ahead = _common(source[place:], target[at:end], min(len(source) - place, end - at))
-        yield _Copy(at - back, place - back, back + ahead)
-        at = start = at + ahead
+        tries += _FOUND_TRIES
+        source, length = _longest(old, new, _nearest(places, near), at, stop)
+        back = _common_end(old[max(0, source - at + done) : source], new[done:at])
+        yield at - back, at + length, source - back
+        at = done = at + length
+        near = source + length
 
 
-def _common(one: bytes, other: bytes, most: int) -> int:
-    """Return how many of the first `most` bytes are the same before they differ."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+def _index(old: bytes, start: int, stop: int) -> _Index:
+    index: _Index = {}
+    for at in range(max(0, start), min(len(old), stop) - _BLOCK + 1, _BLOCK):
+        block = old[at : at + _BLOCK]
+        if block in index:
+            index[block].append(at)
+        else:
+            index[block] = [at]
+    return index
+
+
+def _nearest(places: Sequence[int], near: int) -> Sequence[int]:
+    """Return places from where the last copy ended on: most texts keep their order."""
+    first = min(bisect_left(places, near), max(0, len(places) - _CANDIDATES_MAX))
+    return places[first : first + _CANDIDATES_MAX]
+
+
+def _longest(old: bytes, new: bytes, places: Sequence[int], at: int, stop: int) -> tuple[int, int]:
+    lengths = {source: _common(old, source, new, at, stop) for source in places}
+    return max(lengths.items(), key=lambda item: item[1])
+
+
+def _common(old: bytes, source: int, new: bytes, at: int, stop: int) -> int:
+    """Count the bytes from `source` and from `at` on that are the same."""
+    length, step = 0, _STEP
+    while True:
+        left = old[source + length : source + length + step]
+        right = new[at + length : min(at + length + step, stop)]
+        if left != right:
+            return length + _common_start(left, right)
+        length += len(left)
+        if len(left) < step:
+            return length
+        step *= 2
+
+
+def _common_start(left: bytes, right: bytes) -> int:
+    """Count the same bytes of two texts that differ. Comparing halves is quick, sums of few."""
+    low, high = 0, min(len(left), len(right))
+    while high - low > _STEP:
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
             low = middle
         else:
-            high = middle - 1
-    return low
+            high = middle
+    differing = int.from_bytes(left[low:high], "big") ^ int.from_bytes(right[low:high], "big")
+    return high - (differing.bit_length() + 7) // 8
 
 
-def _common_end(one: bytes, other: bytes, most: int) -> int:
-    """Return how many of the last `most` bytes are the same, counted from the end."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        a, b = len(one), len(other)
-        if one[a - middle : a - low] == other[b - middle : b - low]:
+def _common_end(left: bytes, right: bytes) -> int:
+    """Count the same bytes at the end of two texts."""
+    low, high = 0, min(len(left), len(right))
+    while high - low > _STEP:
+        middle = (low + high) // 2
+        if left[-middle : len(left) - low] == right[-middle : len(right) - low]:
             low = middle
         else:
-            high = middle - 1
-    return low
+            high = middle
+    left, right = (
+        left[len(left) - high : len(left) - low],
+        right[len(right) - high : len(right) - low],
+    )
+    differing = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
+    return high - (differing.bit_length() + 7) // 8
 
 
-def _snapped(copy: _Copy, target: bytes) -> _Copy:
-    """Return a copy without the parts of characters at its ends."""
-    at, source, size = copy
-    while size and _within_character(target, at):
-        at, source, size = at + 1, source + 1, size - 1
-    while size and _within_character(target, at + size):
-        size -= 1
-    return _Copy(at, source, size)
+def _whole_characters(text: bytes, begin: int, end: int) -> tuple[int, int]:
+    """Narrow a stretch of UTF-8 to whole characters; bytes 10xxxxxx do not begin one."""
+    while begin < end and text[begin] & 0xC0 == 0x80:
+        begin += 1
+    while begin < end < len(text) and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return begin, end
 
 
-def _within_character(text: bytes, at: int) -> bool:
-    return at < len(text) and text[at] & 0xC0 == 0x80
-
-
-def _checksum(text: bytes) -> int:
-    """Return the sum of the text's big-endian 32-bit words, zeros added at its end."""
-    padded = text + bytes(-len(text) % 4)
-    words: tuple[int, ...] = unpack(f">{len(padded) // 4}I", padded)
-    return sum(words) % 2**32
+def _insert(text: bytes) -> bytes:
+    return b"%b:%b" % (_number(len(text)), text)
 
 
 def _number(value: int) -> bytes:
     digits = bytearray()
-    while True:
-        value, digit = divmod(value, 64)
-        digits.append(_DIGITS[digit])
-        if not value:
-            return bytes(reversed(digits))
+    while value or not digits:
+        digits.append(_DIGITS[value & 63])
+        value >>= 6
+    digits.reverse()
+    return bytes(digits)
+
+
+def _checksum(text: bytes) -> int:
+    """Add up the text as big-endian 32-bit words, the last filled with zeros."""
+    words = -(-len(text) // 4)
+    total: int = sum(struct.unpack(f">{words}I", text.ljust(words * 4, b"\0")))
+    return total & 0xFFFFFFFF
