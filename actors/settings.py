@@ -146,7 +146,8 @@ class ChannelSettings(_Part):
     force_recovery_mode: Literal["stream", "cache"] = "stream"
     """What is recovered: all that was missed, or only the latest publication."""
     auto_cache_recover: bool = False
-    """In the mode `cache`: give the latest also to those who do not ask for it."""
+    """Give the latest publication also to those who do not ask for it. Needs `force_recovery`, and
+    the mode `cache`."""
     allowed_delta_types: tuple[Literal["fossil"], ...] = ()
     """Deltas that subscribers may have in place of whole publications; they need positions."""
     allow_tags_filter: bool = False
@@ -176,6 +177,15 @@ class ChannelSettings(_Part):
     """Clients who are subscribed may ask who is there."""
     allow_presence_for_anonymous: bool = False
     """Clients without a user id may ask, where the two above allow it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ChannelSettings":
+        cache = self.force_recovery and self.force_recovery_mode == "cache"
+        if self.auto_cache_recover and not cache:
+            raise ValueError(
+                "auto_cache_recover needs force_recovery, and force_recovery_mode: cache: set both"
+            )
+        return self
 
     @property
     def has_history(self) -> bool:
@@ -218,12 +228,18 @@ class ClientSettings(_Part):
     """Bytes that may wait for one client; more: it is closed as too slow (3008)."""
     channels_max: Count = 128
     """Subscriptions of one client (error 106)."""
+    channel_length_max: Annotated[int, Field(ge=1, le=255)] = 255
+    """Length of the channel names that clients may use (error 107)."""
     user_connections_max: Annotated[int, Field(ge=0)] = 0
     """Connections of one user to one edge (close code 3504). 0: any number."""
     connections_max: Count = 10_000
     """Connections of one edge; one more is refused with status 503."""
     history_max: Count = 300
-    """Publications that one history request or recovery may return."""
+    """Publications that one history request of a client may return."""
+    recovery_max: Count = 300
+    """Publications that a client may recover; one that missed more recovers none."""
+    position_check_s: Annotated[float, Field(gt=0)] = 40.0
+    """How often an edge compares the positions of its quiet channels with Valkey's."""
     presence_update_s: Annotated[float, Field(gt=0)] = 27.0
     """How often an edge renews its clients' presence."""
     presence_ttl_s: Annotated[float, Field(gt=0)] = 60.0

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from actors.errors import MessageError, UnavailableError
-from actors.message import CHANNEL_LENGTH_MAX, check_channel
+from actors.message import check_channel
 from actors.settings import AuthSettings, ChannelSettings, Settings, TokenSettings
 from serve.protocol import CommandError, DisconnectCode, DisconnectError, ErrorCode
 from serve.token_keys import read_public_key
@@ -119,7 +119,7 @@ class Access:
         """
         if not channel:
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
-        if len(channel) > CHANNEL_LENGTH_MAX:
+        if len(channel) > self.client.channel_length_max:
             raise CommandError(ErrorCode.BAD_REQUEST)
         options = self._settings.channel_settings(channel)
         if options is None:

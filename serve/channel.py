@@ -179,6 +179,10 @@ class Channel:
         """Return all subscriptions."""
         return [*self.joining.items(), *self.live.members()]
 
+    def must_be_whole(self) -> bool:
+        """Tell whether any subscription may not miss anything."""
+        return any(subscription.positioned for subscription, _ in self.members())
+
     def __len__(self) -> int:
         return len(self.joining) + len(self.live)
 

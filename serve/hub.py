@@ -24,6 +24,7 @@ from serve.connection import Connection, Sink
 from serve.directives import ToClients
 from serve.healer import Healer
 from serve.place import Place
+from serve.position_check import PositionCheck
 from serve.presence import PresenceKeeper
 from serve.protocol import DisconnectCode, DisconnectError, Join, Leave
 from serve.session_directed import DirectedSession
@@ -87,6 +88,9 @@ class Hub:
         self._audience = Audience()
         self._presence = PresenceKeeper(store, settings.client)
         self._healer = Healer(store, self._wanted, lambda channel: self._flush((channel,)))
+        self._positions = PositionCheck(
+            store, settings.client.position_check_s, self._channels.values, self._suspect
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._closing = False
@@ -95,8 +99,9 @@ class Hub:
     # --- life
 
     async def start(self) -> None:
-        """Begin to renew the clients' presence."""
+        """Begin to renew the clients' presence, and to check positions."""
         self._presence.start()
+        self._positions.start()
 
     async def close(self) -> None:
         """Close every client (3001), and wait until all are gone and forgotten, some seconds."""
@@ -116,6 +121,7 @@ class Hub:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        await self._positions.close()
         await self._healer.close()
         await self._presence.close()
 
@@ -283,7 +289,7 @@ class Hub:
     async def _position(self, channel: Channel, subscription: Subscription) -> History:
         await self._healer.settled(channel)
         top, epoch = channel.order.top, channel.order.epoch
-        read = subscription.read(top, epoch, self.settings.client.history_max)
+        read = subscription.read(top, epoch, self.settings.client.recovery_max)
         if read is None:
             return History(top, epoch, [])
         history = await self.store.history(

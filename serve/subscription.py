@@ -86,6 +86,7 @@ class Subscription:
         self.started = False
         self.position = 0
         """After `start`: the last offset that the client was given."""
+        self._was_recovering = recover is not None
         self._recover = recover if self.recoverable else None
         self._must_recover = must_recover
         self._runs: list[Run] = []
@@ -115,6 +116,7 @@ class Subscription:
         result = SubscribeResult(
             recoverable=self.recoverable,
             positioned=self.positioned,
+            was_recovering=self._was_recovering,
             delta=isinstance(self.shape, Deltas),
         )
         result.data = self.grant.data
@@ -131,7 +133,6 @@ class Subscription:
     def _start_recovering(
         self, ask: StreamPosition, history: History, result: SubscribeResult
     ) -> None:
-        result.was_recovering = True
         cache = self.options.force_recovery_mode == "cache"
         result.recovered = (cached if cache else recovered)(ask, history)
         if not result.recovered:

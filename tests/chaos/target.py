@@ -42,7 +42,7 @@ _SETTINGS: Final[dict[str, Any]] = {
         "channels_max": 1_000,
         "ping_interval_s": 3,
         # What a long interruption has made wait is still recovered.
-        "history_max": 5_000,
+        "recovery_max": 5_000,
         "outbox_bytes_max": 8 * 2**20,
     },
     "edge": {"replicas": 2},

@@ -65,7 +65,7 @@ class Site:
         tree = {
             "namespaces": {"c": NAMESPACE},
             # Recovery of all that comes while a client is away.
-            "client": {"insecure": True, "history_max": 100_000, "outbox_bytes_max": 2**24},
+            "client": {"insecure": True, "recovery_max": 100_000, "outbox_bytes_max": 2**24},
             "edge": {"num_cpus": 0.1},
             "stages": [{"name": "one", "num_cpus": 0.1, "transforms": [transform]}],
             **self._changes,

@@ -401,6 +401,18 @@ def test_everybody_gets_everything_once(steps: Sequence[tuple[int, str, int, int
     asyncio.run(scenario())
 
 
+async def test_quiet_channel_is_checked_and_heals(store: Store) -> None:
+    """What never came by the feed is found, without another publication."""
+    limits = ClientSettings(insecure=True, position_check_s=0.01)
+    hub = Hub(SETTINGS.model_copy(update={"client": limits}), store, refuse)
+    await hub.start()
+    client = await Client(hub).subscribed("kept:a")
+    store.publish("kept:a", 1)
+    await client.until(lambda: client.data() == [1])
+    client.connection.lost()
+    await hub.close()
+
+
 # --- joining
 
 
@@ -413,6 +425,20 @@ async def test_crowd_costs_one_read(hub: Hub, store: Store) -> None:
         client = await Client(hub).subscribed("kept:a", recover=True, offset=1, epoch=epoch)
         assert client.replies()[1]["subscribe"]["recovered"]
     assert store.reads == 1
+
+
+async def test_recovery_is_limited(store: Store) -> None:
+    """Who missed more than the setting allows is told so, and gets none of it."""
+    limits = ClientSettings(insecure=True, recovery_max=5)
+    hub = Hub(SETTINGS.model_copy(update={"client": limits}), store, refuse)
+    store.publish("kept:a", *range(6))
+    for since, count in ((1, 5), (0, 0)):
+        wish = {"recover": True, "offset": since, "epoch": store._channel("kept:a").epoch}
+        client = await Client(hub).subscribed("kept:a", **wish)
+        result = client.replies()[1]["subscribe"]
+        assert result.get("recovered", False) is (count > 0)
+        assert len(result.get("publications", [])) == count
+        assert result["was_recovering"]
 
 
 async def test_subscription_fails_while_the_store_is_away(

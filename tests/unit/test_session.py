@@ -57,6 +57,13 @@ NAMESPACES = {
     "plain": ChannelSettings(allow_subscribe_for_client=True),
     "closed": ChannelSettings(presence=True, history_size=10, history_ttl_s=60),
     "recover": OPEN.model_copy(update={"force_recovery": True}),
+    "latest": OPEN.model_copy(
+        update={
+            "force_recovery": True,
+            "force_recovery_mode": "cache",
+            "auto_cache_recover": True,
+        }
+    ),
     "cache": OPEN.model_copy(update={"force_recovery": True, "force_recovery_mode": "cache"}),
 }
 
@@ -472,6 +479,16 @@ def test_subscriptions_are_limited() -> None:
     client.subscribed("open:b", top(0))
 
 
+def test_names_are_limited() -> None:
+    """Error 107 past the setting, for every command that names a channel."""
+    client = Client(channel_length_max=6).connected()
+    client.subscribed("open:a", top(0))
+    for method in ("subscribe", "publish", "history", "presence", "presence_stats"):
+        command = {"id": 2, method: {"channel": "open:ab", "data": 1}}
+        assert client.say(command) == error(ErrorCode.BAD_REQUEST)
+    assert client.closed is None
+
+
 def test_failed_join_leaves_nothing() -> None:
     """After an error the client may subscribe again."""
     client = Client().connected()
@@ -485,7 +502,8 @@ def test_plain_subscription_has_no_position() -> None:
     """Without history, or without a wish for it, the result says nothing of positions."""
     client = Client().connected()
     wishes = {"positioned": True, "recoverable": True, "recover": True}
-    assert client.subscribed("plain:a", History(0, "", []), **wishes) == {}
+    result = client.subscribed("plain:a", History(0, "", []), **wishes)
+    assert result == {"was_recovering": True}
     assert client.subscribed("open:a", top(5)) == {}
 
 
@@ -602,6 +620,37 @@ def test_client_may_refuse_to_start_with_a_gap() -> None:
     client.say({"id": 2, "subscribe": wish})
     assert client.join(top(5, since=3)) == error(ErrorCode.UNRECOVERABLE_POSITION)
     assert client.session.subscriptions == {}
+
+
+def test_whether_it_was_recovering_is_what_the_client_asked() -> None:
+    """Also where there is nothing to recover from; or what the server asks in its place."""
+    client = Client().connected()
+    assert client.subscribed("open:a", top(1), recover=True) == {"was_recovering": True}
+    assert "was_recovering" not in client.subscribed("recover:a", top(1))
+    assert client.subscribed("latest:a", top(3, since=2)) == {
+        "recoverable": True,
+        "positioned": True,
+        "recovered": True,
+        "was_recovering": True,
+        "offset": 3,
+        "epoch": "e",
+        "publications": [{"offset": 3, "data": 3}],
+    }
+
+
+def test_latest_comes_with_the_connection() -> None:
+    """The server asks for subscriptions that it makes itself, too."""
+    client = Client()
+    client.say({"id": 1, "connect": {"token": token(sub="u", channels=["latest:a"])}})
+    (reply,) = client.join(top(3, since=2))
+    assert reply["connect"]["subs"]["latest:a"]["publications"] == [{"offset": 3, "data": 3}]
+
+
+def test_cache_mode_may_refuse_to_start_without_the_latest() -> None:
+    """Flag bit 2: error 112, where there is nothing."""
+    client = Client().connected()
+    client.say({"id": 2, "subscribe": {"channel": "cache:a", "recover": True, "flag": 2}})
+    assert client.join(top(0)) == error(ErrorCode.UNRECOVERABLE_POSITION)
 
 
 def test_cache_mode_reads_the_latest() -> None:

@@ -13,6 +13,17 @@ from actors.settings_reference import reference
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+def test_latest_for_all_needs_cache_recovery() -> None:
+    """It would do nothing in silence; the error names what to set."""
+    cache = {"force_recovery": True, "force_recovery_mode": "cache"}
+    assert ChannelSettings.model_validate({"auto_cache_recover": True, **cache}).auto_cache_recover
+    for missing in cache:
+        given = {"auto_cache_recover": True, **cache}
+        del given[missing]
+        with pytest.raises(ValidationError, match="force_recovery"):
+            ChannelSettings.model_validate(given)
+
+
 def test_channel_has_the_options_of_its_namespace() -> None:
     """The namespace is the text before the first colon, after a leading `$`."""
     news = ChannelSettings(history_size=1, history_ttl_s=1)
