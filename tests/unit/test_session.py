@@ -484,7 +484,8 @@ def test_names_are_limited() -> None:
     client = Client(channel_length_max=6).connected()
     client.subscribed("open:a", top(0))
     for method in ("subscribe", "publish", "history", "presence", "presence_stats"):
-        command = {"id": 2, method: {"channel": "open:ab", "data": 1}}
+        data = {"data": 1} if method == "publish" else {}
+        command = {"id": 2, method: {"channel": "open:ab", **data}}
         assert client.say(command) == error(ErrorCode.BAD_REQUEST)
     assert client.closed is None
 
