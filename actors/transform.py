@@ -12,17 +12,13 @@ messages. It is one of
 docs/transforms.md is the manual.
 """
 
-import difflib
 import enum
 import functools
-import importlib
 import inspect
 import re
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from actors.errors import SettingsError
@@ -30,6 +26,7 @@ from actors.message import Message
 from actors.settings import Settings, TransformSettings
 from actors.transform_builtin import BUILTINS
 from actors.transform_errors import users_line
+from actors.users_code import check_takes, defined_at, did_you_mean, find, plain
 
 Result = Message | None | Iterable[Message]
 """What a transform makes of one message."""
@@ -96,21 +93,17 @@ def load(settings: TransformSettings, code: str | Path) -> Transform:
         SettingsError: It cannot be loaded. The text says why, where, and what to do.
     """
     directory = Path(code).resolve()
-    module_name, colon, name = settings.use.partition(":")
-    if colon:
-        target = _attribute(_import(module_name, settings.use, directory), name, settings.use)
-    else:
-        target = _builtin(settings.use)
+    target = find(settings.use, directory) if ":" in settings.use else _builtin(settings.use)
     made = _bind(target, settings, directory)
     form, call = _callable(made, settings.use)
-    if inspect.isasyncgenfunction(_plain(call)):
+    if inspect.isasyncgenfunction(plain(call)):
         call = _collected(call)
     return Transform(
         use=settings.use,
         matches=compile_pattern(settings.channels),
         call=call,
         form=form,
-        is_async=inspect.iscoroutinefunction(_plain(call)),
+        is_async=inspect.iscoroutinefunction(plain(call)),
         selects=bool(getattr(made, "selects", False)),
         set_up=getattr(made, "set_up", None),
         close=getattr(made, "close", None) if inspect.isclass(target) else None,
@@ -134,59 +127,11 @@ def compile_pattern(pattern: str) -> Callable[[str], object]:
     return functools.lru_cache(maxsize=10_000)(re.compile(text, re.DOTALL).fullmatch)
 
 
-def _import(module_name: str, use: str, directory: Path) -> ModuleType:
-    if not directory.is_dir():
-        raise SettingsError(f"{use}: the directory {directory} does not exist: set `code`")
-    path = str(directory)
-    if path in sys.path:
-        sys.path.remove(path)
-    sys.path.insert(0, path)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{module_name}.".startswith(f"{missing}."):
-            raise SettingsError(_no_module(missing, use, directory)) from error
-        raise SettingsError(
-            f"{use}: importing {module_name} failed: {users_line(error, directory)}"
-        ) from error
-
-
-def _no_module(missing: str, use: str, directory: Path) -> str:
-    parent, _, last = missing.rpartition(".")
-    looked_in = directory.joinpath(*parent.split(".")) if parent else directory
-    there = {path.stem for path in looked_in.glob("*.py")}
-    there |= {path.parent.name for path in looked_in.glob("*/__init__.py")}
-    hint = _did_you_mean(last, there)
-    return (
-        f"{use}: there is no module {missing!r}{hint}"
-        f"\n  looked for in {looked_in} and among the installed packages;"
-        "\n  set `code` to the directory that holds it"
-    )
-
-
-def _attribute(module: ModuleType, name: str, use: str) -> Any:
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        own = [
-            key
-            for key, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", None) == module.__name__
-        ]
-        has = ", ".join(own) if own else "no function or class"
-        raise SettingsError(
-            f"{use}: {module.__name__} has no {name!r}{_did_you_mean(name, own)}"
-            f"\n  {module.__file__} has {has}"
-        ) from None
-
-
 def _builtin(use: str) -> Any:
     if use in BUILTINS:
         return BUILTINS[use]
     raise SettingsError(
-        f"{use}: there is no built-in transform of that name{_did_you_mean(use, BUILTINS)}"
+        f"{use}: there is no built-in transform of that name{did_you_mean(use, BUILTINS)}"
         f"\n  there are {', '.join(BUILTINS)}; for one of your own write module:name"
     )
 
@@ -199,7 +144,7 @@ def _bind(target: Any, settings: TransformSettings, directory: Path) -> Any:
             f"{use}: it is an object of type {type(target).__name__}, not a function or a class"
         )
     is_class = inspect.isclass(target)
-    _check_takes(target, () if is_class else (None,), options, use)
+    check_takes(target, () if is_class else (None,), options, use)
     if not is_class:
         return functools.partial(target, **options) if options else target
     try:
@@ -213,50 +158,16 @@ def _bind(target: Any, settings: TransformSettings, directory: Path) -> Any:
 def _callable(made: Any, use: str) -> tuple[Form, Callable[[Any], Any]]:
     batch = getattr(made, "batch", None)
     if callable(batch):
-        _check_takes(batch, ([],), {}, use)
+        check_takes(batch, ([],), {}, use)
         return Form.BATCH, batch
     if not callable(made):
         raise SettingsError(
             f"{use}: the class has neither __call__(self, message) nor batch(self, messages)"
-            f"{_defined_at(type(made))}"
+            f"{defined_at(type(made))}"
         )
     if not isinstance(made, functools.partial):
-        _check_takes(made, (None,), {}, use)
+        check_takes(made, (None,), {}, use)
     return Form.EACH, made
-
-
-def _check_takes(
-    target: Callable[..., Any], given: Sequence[Any], options: Mapping[str, Any], use: str
-) -> None:
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):
-        return  # Written in C, it does not tell; the first call will.
-    try:
-        signature.bind(*given, **options)
-    except TypeError as error:
-        unknown = [name for name in options if name not in signature.parameters]
-        hint = _did_you_mean(unknown[0], signature.parameters) if unknown else ""
-        what = "the options do not fit" if options or not given else "it cannot take a message"
-        raise SettingsError(
-            f"{use}: {what}: {error}{hint}\n  it takes {signature}{_defined_at(target)}"
-        ) from error
-
-
-def _defined_at(target: Any) -> str:
-    code = target if inspect.isclass(target) else _plain(target)
-    try:
-        lines, number = inspect.getsourcelines(code)
-        return f"\n  {inspect.getsourcefile(code)}, line {number}\n    {lines[0].strip()}"
-    except (OSError, TypeError):
-        return ""
-
-
-def _plain(call: Any) -> Any:
-    """Return the function or method that a call ends in."""
-    while isinstance(call, functools.partial):
-        call = call.func
-    return call if inspect.isroutine(call) else type(call).__call__
 
 
 def _collected(call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[list[Any]]]:
@@ -266,8 +177,3 @@ def _collected(call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[list[Any
         return [made async for made in call(message)]
 
     return collect
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else ""
