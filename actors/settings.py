@@ -7,42 +7,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-Seconds = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+from actors.settings_authorise import AuthoriseSettings
+from actors.settings_part import Count, Seconds
+from actors.settings_part import Part as _Part
+from actors.settings_servers import RaySettings, RedisSettings
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-class _Part(BaseModel):
-    """A frozen part of the tree that refuses names it does not know."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-class RedisSettings(_Part):
-    """Where the facts are kept."""
-
-    url: SecretStr | None = None
-    """`redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/db` or
-    `redis+cluster://host:port`. Unset: an embedded Valkey that keeps its data in `data`."""
-    timeout_s: Annotated[float, Field(gt=0)] = 5.0
-    """How long one command, or a connection attempt, may take."""
-    appendfsync: Literal["everysec", "always"] = "everysec"
-    """When the embedded Valkey flushes to the disk. What was answered survives the death of any
-    process either way; a power cut may take the last second, or with `always` nothing, for which
-    each answer waits for the disk."""
-
-
-class RaySettings(_Part):
-    """The Ray cluster that carries the pipeline."""
-
-    address: str = "local"
-    """`local`: a Ray of our own, which ends with us. Else the address of a running cluster."""
-    object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 100_000_000
-    """Size of the object store of a local Ray. Batches travel inline, so it may be small."""
 
 
 class QueueSettings(_Part):
@@ -82,7 +54,7 @@ class TransformSettings(_Part):
     """Pattern of channel names: `*` stands for any text, `?` for one character."""
     use: str
     """`module:name` of a function or class, or the name of a built-in (`filter`, `pick`, ...)."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for the class, or bound to the function."""
 
     @field_validator("use")
@@ -106,7 +78,7 @@ class StageSettings(_Part):
     """CPUs that Ray reserves for each transformer."""
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs that Ray reserves for each transformer."""
-    resources: dict[str, float] = {}
+    resources: dict[str, float] = Field(default_factory=dict)
     """Other Ray resources that each transformer needs."""
     attempts: Count = 3
     """How often a message is tried before it becomes a dead letter."""
@@ -177,6 +149,12 @@ class ChannelSettings(_Part):
     """Clients who are subscribed may ask who is there."""
     allow_presence_for_anonymous: bool = False
     """Clients without a user id may ask, where the two above allow it."""
+
+    authorise_subscribe: bool = False
+    """The function `authorise.subscribe` decides who may subscribe without a subscription token;
+    in channels limited to some users, those may. What is allowed above does not count."""
+    authorise_publish: bool = False
+    """The function `authorise.publish` alone decides what clients may publish."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ChannelSettings":
@@ -350,11 +328,12 @@ class Settings(_Part):
     stages: tuple[StageSettings, ...] = ()
     channels: ChannelSettings = ChannelSettings()
     """Channels without a namespace."""
-    namespaces: dict[str, ChannelSettings] = {}
+    namespaces: dict[str, ChannelSettings] = Field(default_factory=dict)
     """Channels `name:...`, by name. A channel of another namespace is unknown (102)."""
     client: ClientSettings = ClientSettings()
     edge: EdgeSettings = EdgeSettings()
     auth: AuthSettings = AuthSettings()
+    authorise: AuthoriseSettings = AuthoriseSettings()
     feed: FeedSettings = FeedSettings()
     dead: DeadSettings = DeadSettings()
 
@@ -376,7 +355,18 @@ class Settings(_Part):
         options = self.namespaces.get(personal.namespace) if personal.namespace else self.channels
         if personal.enabled:
             self._guards_personal(personal.namespace, options)
+        self._has_functions()
         return self
+
+    def _has_functions(self) -> None:
+        named = {f"namespaces.{name}": options for name, options in self.namespaces.items()}
+        for where, options in {"channels": self.channels, **named}.items():
+            for kind in ("subscribe", "publish"):
+                if getattr(options, f"authorise_{kind}") and not getattr(self.authorise, kind):
+                    raise ValueError(
+                        f"{where}.authorise_{kind}: there is nothing to ask: "
+                        f"set authorise.{kind} to a function, module:name"
+                    )
 
     def _guards_personal(self, namespace: str, options: ChannelSettings | None) -> None:
         setting = "client.subscribe_to_user_personal_channel"

@@ -1,6 +1,7 @@
 """Errors of a user's code, shown as its author needs them: their file, their line, none of ours."""
 
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +27,12 @@ def users_frames(error: BaseException, code: Path) -> list[traceback.FrameSummar
 
     If none does, as with transforms from an installed package: those that are not ours.
     """
-    outside = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and not Path(frame.filename).is_relative_to(_OURS)
-    ]
-    users = [frame for frame in outside if _lies_in(frame.filename, code)]
-    return (users or outside)[-_FRAMES_MAX:]
+    return _users(traceback.extract_tb(error.__traceback__), code)
+
+
+def users_stack(frames: Sequence[traceback.FrameSummary], code: Path) -> str:
+    """Return where a call is that has not ended, with the user's frames only, the latest last."""
+    return "".join(traceback.format_list(_users(frames, code))).rstrip()
 
 
 def users_traceback(error: BaseException, code: Path) -> str:
@@ -52,6 +52,16 @@ def users_line(error: BaseException, code: Path) -> str:
     if not frames:
         return one_line(error)
     return one_line(error) + _place(frames[-1].filename, frames[-1].lineno, frames[-1].line)
+
+
+def _users(frames: Sequence[traceback.FrameSummary], code: Path) -> list[traceback.FrameSummary]:
+    outside = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith("<") and not Path(frame.filename).is_relative_to(_OURS)
+    ]
+    users = [frame for frame in outside if _lies_in(frame.filename, code)]
+    return (users or outside)[-_FRAMES_MAX:]
 
 
 def _place(filename: str, line: int | None, source: str | None) -> str:

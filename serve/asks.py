@@ -7,7 +7,8 @@ from msgspec import Raw
 
 from actors.message import Meta
 from actors.store import History
-from serve.protocol import CommandError, ErrorCode, HistoryResult
+from serve.authorise import Request
+from serve.protocol import CommandBody, CommandError, ErrorCode, HistoryResult
 from serve.protocol_json import publication
 from serve.subscription import Subscription
 from serve.token_keys import KeySet
@@ -101,4 +102,15 @@ class AskKeys:
     keys: KeySet
 
 
-Ask: TypeAlias = AskJoin | AskLeave | AskPublish | AskHistory | AskPresence | AskStats | AskKeys
+@dataclass(frozen=True, slots=True, eq=False)
+class AskRuling:
+    """Ask a function of the user's (`Authoriser.rule`). Answered by `AuthorisedSession.ruled`."""
+
+    id: int
+    command: CommandBody
+    request: Request
+
+
+Ask: TypeAlias = (
+    AskJoin | AskLeave | AskPublish | AskHistory | AskPresence | AskStats | AskKeys | AskRuling
+)

@@ -45,6 +45,7 @@ class Access:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.client = settings.client
+        self.functions = settings.authorise
         self._settings = settings
         self._verifier, self._channel_verifier = verifiers(settings.auth, wall, clock)
 
@@ -131,7 +132,9 @@ class Access:
         return options
 
     def may_subscribe(self, channel: str, options: ChannelSettings, user: str) -> bool:
-        """Tell whether a client may subscribe without a token; never to `$` channels.
+        """Tell whether a client may subscribe without a token, nobody being asked.
+
+        Never to `$` channels, nor where a function of the user's decides.
 
         A channel limited to some users is for those alone, whatever else is allowed.
         https://centrifugal.dev/docs/server/channel_permissions
@@ -141,8 +144,15 @@ class Access:
         _, limited, users = channel.rpartition("#")
         if limited and options.allow_user_limited_channels:
             return bool(user) and user in users.split(",")
+        if options.authorise_subscribe:
+            return False
         known = bool(user) or options.allow_subscribe_for_anonymous
         return self.client.insecure or (options.allow_subscribe_for_client and known)
+
+    def asks_subscribe(self, channel: str, options: ChannelSettings) -> bool:
+        """Tell whether the user's function decides who may subscribe without a token."""
+        limited = "#" in channel and options.allow_user_limited_channels
+        return options.authorise_subscribe and not limited and not channel.startswith("$")
 
     def may(
         self, operation: Operation, options: ChannelSettings, user: str, *, subscribed: bool

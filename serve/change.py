@@ -15,7 +15,7 @@ _RESTART: Final = (
     *("queue.partitions", "edge.listen", "edge.serve_listen"),
 )
 _PIPELINE_ONLY: Final = ("stages", "nozzle", "dead", "code")
-_EDGES_ONLY: Final = ("queue.entries_max", "client", "edge", "auth", "demo")
+_EDGES_ONLY: Final = ("queue.entries_max", "client", "edge", "auth", "authorise", "demo")
 # The publisher keeps histories; what else a namespace says is between edges and clients.
 _PUBLISHER_READS: Final = ("history_size", "history_ttl_s", "history_meta_ttl_s")
 

@@ -1,5 +1,6 @@
 """One channel of this edge: its publications in order, and who gets them. Sans-I/O."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from actors.settings import ChannelSettings
@@ -8,6 +9,7 @@ from serve.connection import Connection
 from serve.live import Live
 from serve.shape import Run
 from serve.subscription import Subscription
+from serve.wire import Wire
 
 HELD_MAX: Final = 10_000
 """Publications held while the history is read. More: all go, and the history is read again."""
@@ -178,6 +180,13 @@ class Channel:
     def members(self) -> list[tuple[Subscription, Connection]]:
         """Return all subscriptions."""
         return [*self.joining.items(), *self.live.members()]
+
+    def messages(self, wire: Wire, runs: Sequence[Run]) -> list[bytes]:
+        """Return the pushes of publications, in order, as a wire has them."""
+        encode = wire.codec.publications
+        if len(runs) == 1:
+            return encode(self.name, *runs[0])
+        return [message for first, bodies in runs for message in encode(self.name, first, bodies)]
 
     def must_be_whole(self) -> bool:
         """Tell whether any subscription may not miss anything."""

@@ -1,6 +1,6 @@
 """Who a session speaks for: turns its requests into asks, as far as it may have them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -54,12 +54,13 @@ class Client:
         self, place: Place, subs: dict[str, SubscribeResult], *, pongs: bool
     ) -> ConnectResult:
         """Return what the client is told when it is connected; `pongs`: it answers pings."""
-        expires, seconds = ttl(self.claims.ttl_s)
+        expires, seconds = ttl(None if self.claims.by_function else self.claims.ttl_s)
         return ConnectResult(
             client=self.id,
             version=place.version,
             expires=expires,
             ttl=seconds,
+            data=self.claims.data,
             subs=subs,
             ping=max(1, round(self._access.client.ping_interval_s)),
             pong=pongs,
@@ -99,6 +100,20 @@ class Client:
             raise DisconnectError(DisconnectCode.BAD_REQUEST) from error
         return self._access.may_subscribe(channel, options, self.claims.user)
 
+    def room_for(self, channel: str, mine: Collection[str]) -> ChannelSettings:
+        """Return the settings of a channel that the client could subscribe to.
+
+        Raises:
+            CommandError: It has it already, or too many, or there is no such channel.
+            DisconnectError: The name is empty.
+        """
+        options = self._access.options(channel)
+        if channel in mine:
+            raise CommandError(ErrorCode.ALREADY_SUBSCRIBED)
+        if len(mine) >= self._access.client.channels_max:
+            raise CommandError(ErrorCode.LIMIT_EXCEEDED)
+        return options
+
     def subscribe(self, request: Subscribe, options: ChannelSettings) -> Subscription:
         """Return the subscription that the client asks for.
 
@@ -114,14 +129,23 @@ class Client:
             grant = Grant()
         else:
             raise CommandError(ErrorCode.PERMISSION_DENIED)
+        return self.granted(request, grant, by_token=bool(request.token))
+
+    def granted(self, request: Subscribe, grant: Grant, *, by_token: bool) -> Subscription:
+        """Return the subscription that the client may have.
+
+        Raises:
+            CommandError: The request asks for what there is not.
+            DisconnectError: It is not of the protocol.
+        """
         if request.delta not in ("", "fossil"):
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
         return self._subscription(
             request.channel,
             request,
             grant,
-            by_token=bool(request.token),
-            shape=_shape(request, options),
+            by_token=by_token,
+            shape=_shape(request, self._access.options(request.channel)),
         )
 
     def _grant(self, request: Subscribe) -> Grant:
@@ -188,26 +212,32 @@ class Client:
             shape=shape,
         )
 
-    def publish(
-        self, command_id: int, request: Publish, subscription: Subscription | None
-    ) -> AskPublish:
-        """Return what the client asks to publish, signed with who it is.
+    def check_publish(self, request: Publish, *, subscribed: bool) -> None:
+        """Refuse who may not publish.
 
         Raises:
-            CommandError: It may not, or gave no data.
+            CommandError: It may not.
         """
         options = self._access.options(request.channel)
-        subscribed = subscription is not None
         user = self.claims.user
         if not self._access.may(Operation.PUBLISH, options, user, subscribed=subscribed):
             raise CommandError(ErrorCode.PERMISSION_DENIED)
+
+    def publish(
+        self, command_id: int, request: Publish, subscription: Subscription | None
+    ) -> AskPublish:
+        """Return what the client publishes, signed with who it is.
+
+        Raises:
+            CommandError: It gave no data.
+        """
         data = bytes(request.data)
         if not data:
             raise CommandError(ErrorCode.BAD_REQUEST)
         if subscription is not None:
             info = decode_json(subscription.info)
         else:
-            info = {"user": user, "client": self.id}
+            info = {"user": self.claims.user, "client": self.id}
             if self.claims.info is not None:
                 info["conn_info"] = self.claims.info
         return AskPublish(command_id, request.channel, data, Meta(info=info))

@@ -1,4 +1,4 @@
-"""Try the transforms in a fresh process: one that runs has imported the modules as they were."""
+"""Try the user's code in a fresh process: one that runs has imported the modules as they were."""
 
 import hashlib
 import json
@@ -15,24 +15,26 @@ from actors import transform
 from actors.errors import SettingsError, UnavailableError
 from actors.settings import Settings, StageSettings
 from actors.transformer import Transformer
+from serve import authorise_load
 
 _LOOK_EVERY_S: Final = 0.1
 _STDERR_CHARS_MAX: Final = 500
 
 
 def check_code(settings: Settings, stop: threading.Event, *, within_s: float) -> dict[str, str]:
-    """Import the transforms anew, set them up where this machine can; return their `digests`.
+    """Import the user's code anew, set up transforms where this machine can; return `digests`.
 
-    A stage that reserves GPUs or other resources, or runs on another machine, is not set up.
-    What the transforms print goes nowhere.
+    Functions that decide what clients may do are imported, and not called. A stage that reserves
+    GPUs or other resources, or runs on another machine, is not set up. What the code prints goes
+    nowhere.
 
     Args:
-        settings: Which transforms, and where they are.
+        settings: Which transforms and functions, and where they are.
         stop: When set, the process is ended.
         within_s: How long it may take.
 
     Raises:
-        SettingsError: A transform cannot be loaded or set up; the text shows the user's line.
+        SettingsError: Something cannot be loaded or set up; the text shows the user's line.
         UnavailableError: It takes too long, or `stop` was set.
     """
     reading, writing = os.pipe()
@@ -52,7 +54,7 @@ def check_code(settings: Settings, stop: threading.Event, *, within_s: float) ->
         blob = answers.read()
     if not blob:
         raise SettingsError(
-            f"loading the transforms ended the process that tried it (exit code "
+            f"loading the code ended the process that tried it (exit code "
             f"{process.returncode}): {stderr[-_STDERR_CHARS_MAX:].strip() or 'it said nothing'}"
         )
     answer = json.loads(blob)
@@ -91,7 +93,7 @@ def _wait(
                     raise UnavailableError("the system is stopping") from None
                 if time.monotonic() > deadline:
                     raise UnavailableError(
-                        f"loading the transforms takes longer than {within_s:.0f} s"
+                        f"loading the code takes longer than {within_s:.0f} s"
                     ) from None
             else:
                 return stderr.decode(errors="replace")
@@ -107,6 +109,7 @@ def _try(settings: Settings) -> str:
     """Return what is wrong, or nothing."""
     try:
         transform.check(settings, settings.code)
+        authorise_load.check(settings, settings.code)
         for stage in settings.stages:
             if _can_set_up(settings, stage):
                 Transformer(stage, str(settings.code)).close()

@@ -2,7 +2,7 @@
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from actors.errors import RaywireError
 
@@ -47,6 +47,19 @@ _TEMPORARY: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class OwnError:
+    """An error that an application has made up: codes 400 to 1999, or other words for ours."""
+
+    value: int
+    reason: str
+    temporary: bool
+
+
+Failure: TypeAlias = ErrorCode | OwnError
+"""Why a command failed."""
+
+
 class UnsubscribeCode(_Code):
     """Why the server ended a subscription. From 2500 on the client subscribes again by itself.
 
@@ -89,15 +102,15 @@ class DisconnectCode(_Code):
     TOO_MANY_ERRORS = 3509
 
 
-def one_way_close(code: ErrorCode) -> DisconnectCode:
+def one_way_close(code: Failure) -> DisconnectCode:
     """Return how a one-way client, which knows no errors, is told that it cannot connect.
 
     https://centrifugal.dev/docs/transports/uni_client_protocol
     """
-    return _ONE_WAY_CLOSE.get(code, DisconnectCode.INTERNAL_SERVER_ERROR)
+    return _ONE_WAY_CLOSE.get(code.value, DisconnectCode.INTERNAL_SERVER_ERROR)
 
 
-_ONE_WAY_CLOSE: Final = {
+_ONE_WAY_CLOSE: Final[dict[int, DisconnectCode]] = {
     ErrorCode.TOKEN_EXPIRED: DisconnectCode.CONNECTION_EXPIRED,
     ErrorCode.EXPIRED: DisconnectCode.CONNECTION_EXPIRED,
     ErrorCode.TOO_MANY_REQUESTS: DisconnectCode.TOO_MANY_REQUESTS,

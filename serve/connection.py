@@ -17,8 +17,11 @@ from serve.asks import (
     AskLeave,
     AskPresence,
     AskPublish,
+    AskRuling,
     AskStats,
 )
+from serve.authorise import Request
+from serve.authorise_ruling import Ruling
 from serve.directives import ToClients
 from serve.protocol import (
     Close,
@@ -100,6 +103,10 @@ class Surroundings(Protocol):
 
     async def publish(self, ask: AskPublish) -> None:
         """Publish, and wait for the commit."""
+        ...
+
+    async def rule(self, request: Request) -> Ruling:
+        """Ask a function of the user's; return what follows."""
         ...
 
     async def read_keys(self, keys: KeySet) -> None:
@@ -267,6 +274,8 @@ class Connection:
         elif isinstance(ask, AskKeys):
             await self._hub.read_keys(ask.keys)
             self.session.keys_read(ask, self._clock())
+        elif isinstance(ask, AskRuling):
+            self.session.ruled(ask, await self._hub.rule(ask.request), self._clock())
         else:
             self.session.answer(ask, await self._result(ask), self._clock())
 

@@ -16,9 +16,11 @@ from actors.partition import partition_of
 from actors.settings import Settings
 from actors.store import EdgeStore, FeedRecord, History
 from actors.transform import compile_pattern
+from serve.approach import UNKNOWN, Approach
 from serve.asks import AskPublish
 from serve.audience import Audience
 from serve.auth import Access
+from serve.authorise_call import Authoriser
 from serve.channel import Channel
 from serve.connection import Connection, Sink
 from serve.directives import ToClients
@@ -64,7 +66,7 @@ class Hub:
         """Prepare.
 
         Args:
-            settings: The whole tree; channels, client, auth and queue.partitions are read.
+            settings: The whole tree.
             store: Where histories and presence are. Closed by whoever made it.
             publish: Takes channel, data (JSON text) and meta; returns after the commit.
             clock: Monotonic seconds.
@@ -72,10 +74,15 @@ class Hub:
             spread: Random numbers from 0 to 1, which keep pings apart.
             version: Of the server, as told to clients.
             node: The name of this edge, as told to clients that must name it.
+
+        Raises:
+            SettingsError: A public key, or a function of the user's, cannot be used.
         """
         self.settings = settings
         self.access = Access(settings, wall, clock)
         self.read_keys = KeyReader().read
+        self._authoriser = Authoriser(settings.authorise, settings.code, wall)
+        self.rule = self._authoriser.rule
         self.store = store
         self._publish = publish
         self._clock = clock
@@ -121,6 +128,7 @@ class Hub:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        await self._authoriser.close()
         await self._positions.close()
         await self._healer.close()
         await self._presence.close()
@@ -131,18 +139,21 @@ class Hub:
         return self._closing or len(self._connections) >= self.settings.client.connections_max
 
     def connect(
-        self, sink: Sink, wire: Wire, *, one_way: bool = False, emulated: bool = False
+        self,
+        sink: Sink,
+        wire: Wire,
+        *,
+        one_way: bool = False,
+        emulated: bool = False,
+        approach: Approach = UNKNOWN,
     ) -> Connection:
         """Take a new client.
 
         Call `receive` (one way: `connect`) of the connection with what comes from it, and `lost`
         when it is gone. A client that is `emulated` sends by requests that name its session.
         """
-        place = Place(
-            self._version,
-            session=str(uuid.uuid4()) if one_way or emulated else "",
-            node=self._node if emulated else "",
-        )
+        secret = str(uuid.uuid4()) if one_way or emulated else ""
+        place = Place(self._version, secret, self._node if emulated else "")
         session = DirectedSession(
             str(uuid.uuid4()),
             self.access,
@@ -151,6 +162,7 @@ class Hub:
             spread=self._spread(),
             one_way=one_way,
             place=place,
+            approach=approach,
         )
         connection = Connection(self, session, wire, sink, self._clock)
         self._connections[connection] = {}
@@ -235,7 +247,7 @@ class Hub:
             count = sum(len(bodies) for _, bodies in shaped)
             if not count:
                 continue
-            frames = wire.pack(_messages(channel, wire, shaped))
+            frames = wire.pack(channel.messages(wire, shaped))
             size = sum(map(len, frames))
             for connection in members.values():
                 parts = blocks.get(connection)
@@ -253,7 +265,7 @@ class Hub:
             fresh = [rest for run in runs if (rest := subscription.offer(run)) is not None]
             shaped = subscription.shape.shaped(fresh)
             if shaped:
-                for block in connection.wire.pack(_messages(channel, connection.wire, shaped)):
+                for block in connection.wire.pack(channel.messages(connection.wire, shaped)):
                     connection.write(block)
             if subscription.started and subscription in channel.joining:
                 channel.serve(subscription, connection)
@@ -385,10 +397,3 @@ class Hub:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _messages(channel: Channel, wire: Wire, runs: Sequence[Run]) -> list[bytes]:
-    encode = wire.codec.publications
-    if len(runs) == 1:
-        return encode(channel.name, *runs[0])
-    return [message for first, bodies in runs for message in encode(channel.name, first, bodies)]

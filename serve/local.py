@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actors import transform
 from actors.errors import SettingsError, UnavailableError
 from actors.settings import Settings
+from serve import authorise_load
 from serve.auth import with_keys
 from serve.code_check import digests
 from serve.control import Ask, Control
@@ -132,6 +133,7 @@ class LocalSystem:
         with_keys(settings.auth)  # A key file that cannot be used should show at once, too.
         self._tell("Loading the transforms")
         transform.check(settings, settings.code)
+        authorise_load.check(settings, settings.code)
         self.code_digests = digests(settings.code)
         # First, though it takes longer in turn: what is wrong with it should show at once.
         self._cleanup.callback(lambda: self._redis.stop(self._tell))

@@ -38,6 +38,7 @@ from serve.protocol import (
     Refreshed,
     RefreshResult,
     Rpc,
+    RpcResult,
     Send,
     StreamPosition,
     SubRefresh,
@@ -153,6 +154,7 @@ RESULTS: Final[dict[int, Shape[Any]]] = {
             "offset": Field(3, OFFSET),
         },
     ),
+    13: Shape(RpcResult, {"data": Field(1, JSON_TEXT)}),
     14: Shape(
         RefreshResult,
         {
@@ -164,7 +166,7 @@ RESULTS: Final[dict[int, Shape[Any]]] = {
     ),
     15: Shape(SubRefreshResult, _expiry),
 }
-"""By the field of `Reply` in which they stand. 13 is for rpc."""
+"""By the field of `Reply` in which they stand."""
 
 PUSHES: Final[dict[int, Shape[Any]]] = {
     5: Shape(Join, _info),

@@ -20,6 +20,8 @@ from serve.codes import (
     DisconnectCode as DisconnectCode,
     DisconnectError as DisconnectError,
     ErrorCode as ErrorCode,
+    Failure as Failure,
+    OwnError as OwnError,
     UnsubscribeCode as UnsubscribeCode,
     one_way_close as one_way_close,
 )
@@ -194,6 +196,7 @@ class ConnectResult(Struct, omit_defaults=True):
     version: str = ""
     expires: bool = False
     ttl: int = 0
+    data: Raw = EMPTY
     subs: dict[str, SubscribeResult] = {}
     ping: int = 0
     pong: bool = False
@@ -228,6 +231,12 @@ class HistoryResult(Struct):
     publications: list[Raw]
     epoch: str
     offset: int
+
+
+class RpcResult(Struct, omit_defaults=True):
+    """What a procedure returned."""
+
+    data: Raw = EMPTY
 
 
 class RefreshResult(Struct, omit_defaults=True):
@@ -298,6 +307,7 @@ Result: TypeAlias = (
     | PresenceResult
     | PresenceStatsResult
     | HistoryResult
+    | RpcResult
     | RefreshResult
     | SubRefreshResult
 )

@@ -17,7 +17,7 @@ from serve.protocol import (
     DisconnectCode,
     Disconnected,
     DisconnectError,
-    ErrorCode,
+    Failure,
     History,
     HistoryResult,
     Join,
@@ -35,6 +35,7 @@ from serve.protocol import (
     RefreshResult,
     Result,
     Rpc,
+    RpcResult,
     Send,
     SubRefresh,
     SubRefreshResult,
@@ -91,6 +92,7 @@ _RESULT_KEYS: Final = {
     PresenceResult: b"presence",
     PresenceStatsResult: b"presence_stats",
     HistoryResult: b"history",
+    RpcResult: b"rpc",
     RefreshResult: b"refresh",
     SubRefreshResult: b"sub_refresh",
 }
@@ -155,13 +157,13 @@ class JsonCodec:
             return b'{"%b":%b}' % (key, value)
         return b'{"id":%d,"%b":%b}' % (command_id, key, value)
 
-    def error(self, command_id: int, code: ErrorCode) -> bytes:
+    def error(self, command_id: int, code: Failure) -> bytes:
         """See `Codec.error`. There are none for one-way clients."""
         temporary = b',"temporary":true' if code.temporary else b""
-        return b'{"id":%d,"error":{"code":%d,"message":"%b"%b}}' % (
+        return b'{"id":%d,"error":{"code":%d,"message":%b%b}}' % (
             command_id,
-            code,
-            code.reason.encode(),
+            code.value,
+            _encode(code.reason),
             temporary,
         )
 

@@ -26,7 +26,7 @@ from serve.protocol import (
     Command,
     DisconnectCode,
     DisconnectError,
-    ErrorCode,
+    Failure,
     Push,
     Result,
     Send,
@@ -83,9 +83,9 @@ class ProtobufCodec:
         """See `Codec.reply`."""
         return sized(_id(command_id) + _RESULT_FIELDS[type(result)].write(result))
 
-    def error(self, command_id: int, code: ErrorCode) -> bytes:
+    def error(self, command_id: int, code: Failure) -> bytes:
         """See `Codec.error`."""
-        failure = _Failure(code, code.reason, code.temporary)
+        failure = _Failure(code.value, code.reason, code.temporary)
         return sized(_id(command_id) + _ERROR.write(failure))
 
     def push(self, channel: str, body: Push) -> bytes:

@@ -34,18 +34,18 @@ class Pulse:
         self._pinged_at = now
         self._unanswered = 0
 
-    def connected(self, ttl_s: float | None, now: float) -> None:
+    def connected(self, ttl_s: float | None, now: float, *, promptly: bool = False) -> None:
         """Begin to ping; the client is no longer stale, and its token ends as `expire` says."""
         self._stale_at = _NEVER
-        self.expire(ttl_s, now)
+        self.expire(ttl_s, now, promptly=promptly)
         self._ping_at = now + self._limits.ping_interval_s * (1 + self._spread) / 2
 
-    def expire(self, ttl_s: float | None, now: float) -> None:
-        """Set when the token ends; None: never."""
+    def expire(self, ttl_s: float | None, now: float, *, promptly: bool = False) -> None:
+        """Set when the token ends; None: never. `promptly`: there is nothing to refresh it."""
         if ttl_s is None:
             self._expires_at = _NEVER
         else:
-            grace_s = self._limits.expired_close_delay_s if self._answers else 0.0
+            grace_s = self._limits.expired_close_delay_s if self._answers and not promptly else 0.0
             self._expires_at = now + ttl_s + grace_s
 
     def stop(self) -> None:
@@ -63,6 +63,14 @@ class Pulse:
         self._unanswered -= 1
         latest = self._pinged_at + self._limits.pong_timeout_s
         self._pong_at = latest if self._unanswered else _NEVER
+
+    def unheard(self, now: float) -> None:
+        """Know that nothing is read from the client now: an answer may be late by no fault of its.
+
+        It has its whole time again.
+        """
+        if self._unanswered:
+            self._pong_at = now + self._limits.pong_timeout_s
 
     def tick(self, now: float) -> bool:
         """Tell whether a ping is due, and count it as sent.

@@ -9,6 +9,7 @@ from typing import Any, Final
 from actors.errors import RaywireError, SettingsError, UnavailableError
 from actors.settings_file import Loaded
 from serve.auth import with_keys
+from serve.authorise_load import names_functions
 from serve.change import Change, compare
 from serve.code_check import check_code
 from serve.control import Ask
@@ -30,7 +31,7 @@ class Outcome:
         changed: Settings that are new, by dotted name.
         pipeline: The pipeline began anew.
         edges: The edges were replaced.
-        code_changed: A module of the transforms differs from the one before.
+        code_changed: A module of the user's code differs from the one before.
         stood_s: How long no message was applied.
         warnings: What is unwise in the new settings, a line each.
     """
@@ -99,7 +100,8 @@ def reload(
     queue grows. Where draining fails (a transform that takes longer than half a minute), the old
     actors are ended; the commit sees to it that a batch still takes effect once.
 
-    The pipeline comes first, then the edges. Edges are replaced one after another; publishes under
+    Edges begin anew where a setting of theirs, or the code that they may run, has changed. The
+    pipeline comes first, then the edges. Edges are replaced one after another; publishes under
     way get their results, and clients are sent away with 3001 and come back.
 
     Args:
@@ -125,12 +127,14 @@ def reload(
     tell("Loading the transforms")
     code = check_code(new, stop, within_s=READY_WITHIN_S)
     code_changed = any(system.code_digests.get(path) != code[path] for path in code)
-    with_pipeline = change.pipeline or code_changed or not change.names or not system.pipeline_runs
+    changed = code_changed or not change.names
+    with_edges = change.edges or (changed and names_functions(new.authorise))
+    with_pipeline = change.pipeline or changed or not system.pipeline_runs
     stood_s = 0.0
     try:
         if with_pipeline:
             stood_s = system.replace_pipeline(new, tell, stop)
-        if change.edges:
+        if with_edges:
             system.replace_edges(new, tell, stop)
     except RaywireError as error:
         if stop.is_set():
@@ -140,7 +144,7 @@ def reload(
     return Outcome(
         changed=change.names,
         pipeline=with_pipeline,
-        edges=change.edges,
+        edges=with_edges,
         code_changed=code_changed,
         stood_s=round(stood_s, 3),
         warnings=loaded.warnings,

@@ -41,10 +41,12 @@ class Renewal:
     def begin(self, subscription: Subscription, now: float) -> tuple[bool, int]:
         """Set by its grant when a subscription expires, also anew; return `expires` and `ttl`."""
         self._ends.pop(subscription, None)
-        ttl_s = subscription.grant.ttl_s
-        if ttl_s is not None:
-            self._ends[subscription] = now + ttl_s + self._access.client.expired_sub_close_delay_s
-        return ttl(ttl_s)
+        grant = subscription.grant
+        if grant.ttl_s is not None:
+            late_s = 0.0 if grant.by_function else self._access.client.expired_sub_close_delay_s
+            self._ends[subscription] = now + grant.ttl_s + late_s
+        # Who has no token cannot bring a new one: told of an end, clients would give up then.
+        return ttl(None if grant.by_function else grant.ttl_s)
 
     def forget(self, subscription: Subscription) -> None:
         """Let a subscription that has ended expire no more."""
@@ -76,7 +78,7 @@ class Renewal:
             DisconnectError: It is not valid, of another user, or gives other channels.
             KeysWantedError: See `KeySet.find`.
         """
-        if not request.token:
+        if not request.token or client.claims.by_function:
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
         try:
             claims = self._access.claims(request.token)

@@ -26,14 +26,13 @@ from serve.protocol import (
     DisconnectCode,
     DisconnectError,
     ErrorCode,
+    Failure,
     History,
     Presence,
     PresenceStats,
     Publish,
     Refresh,
     Result,
-    Rpc,
-    Send,
     SubRefresh,
     Subscribe,
     SubscribeResult,
@@ -118,8 +117,6 @@ class Session:
             PresenceStats: self._presence_stats,
             Refresh: self._refresh,
             SubRefresh: self._sub_refresh,
-            Rpc: self._rpc,
-            Send: self._refuse_send,
         }
 
     # --- in
@@ -287,7 +284,7 @@ class Session:
         if self.close is None:
             self._messages.append(self._codec.reply(command_id, result))
 
-    def _error(self, command_id: int, body: CommandBody | None, code: ErrorCode) -> None:
+    def _error(self, command_id: int, body: CommandBody | None, code: Failure) -> None:
         if isinstance(body, Connect):
             self.state = State.FAILED
         if self.close is not None:
@@ -308,7 +305,9 @@ class Session:
     # --- connect and refresh
 
     def _connect(self, command_id: int, request: Connect) -> None:
-        claims = self._access.claims(request.token)
+        self._enter(command_id, request, self._access.claims(request.token))
+
+    def _enter(self, command_id: int, request: Connect, claims: Claims) -> None:
         self._client = Client(self.client, claims, self._access)
         self.state = State.CONNECTING
         found = self._client.server_side(request.subs)
@@ -324,7 +323,8 @@ class Session:
             self._reply(ask.id, results[ask.subscriptions[0].channel])
         else:
             self.state = State.CONNECTED
-            self._pulse.connected(self._client.claims.ttl_s, self._now)
+            claims = self._client.claims
+            self._pulse.connected(claims.ttl_s, self._now, promptly=claims.by_function)
             result = self._client.connected(self.place, results, pongs=not self._one_way)
             self._reply(ask.id, result)
         for subscription in ask.subscriptions:
@@ -349,16 +349,14 @@ class Session:
         result = self._renewal.sub_refresh(self._client, request, self.subscriptions, self._now)
         self._reply(command_id, result)
 
-    # --- channels, and what there is nothing for
+    # --- channels
 
     def _subscribe(self, command_id: int, request: Subscribe) -> None:
-        options = self._access.options(request.channel)
-        if request.channel in self.subscriptions:
-            raise CommandError(ErrorCode.ALREADY_SUBSCRIBED)
-        if len(self.subscriptions) >= self._limits.channels_max:
-            raise CommandError(ErrorCode.LIMIT_EXCEEDED)
-        subscription = self._client.subscribe(request, options)
-        self.subscriptions[request.channel] = subscription
+        options = self._client.room_for(request.channel, self.subscriptions)
+        self._begin(command_id, self._client.subscribe(request, options))
+
+    def _begin(self, command_id: int, subscription: Subscription) -> None:
+        self.subscriptions[subscription.channel] = subscription
         self._wait(AskJoin(command_id, (subscription,), connecting=False))
 
     def _unsubscribe(self, command_id: int, request: Unsubscribe) -> None:
@@ -372,6 +370,10 @@ class Session:
             self._wait(AskLeave(command_id, subscription))
 
     def _publish(self, command_id: int, request: Publish) -> None:
+        self._client.check_publish(request, subscribed=request.channel in self.subscriptions)
+        self._send_off(command_id, request)
+
+    def _send_off(self, command_id: int, request: Publish) -> None:
         subscription = self.subscriptions.get(request.channel)
         self._asks.append(self._client.publish(command_id, request, subscription))
         self._publishing += 1
@@ -390,11 +392,3 @@ class Session:
 
     def _check_presence(self, channel: str) -> None:
         self._client.check_presence(channel, subscribed=channel in self.subscriptions)
-
-    def _rpc(self, command_id: int, request: Rpc) -> None:
-        del command_id, request
-        raise CommandError(ErrorCode.NOT_AVAILABLE)
-
-    def _refuse_send(self, command_id: int, request: Send) -> None:
-        del command_id, request
-        raise DisconnectError(DisconnectCode.NOT_AVAILABLE)

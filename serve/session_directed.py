@@ -30,7 +30,8 @@ from serve.protocol import (
     Unsubscribed,
 )
 from serve.pulse import ttl
-from serve.session import Session, State
+from serve.session import State
+from serve.session_authorised import AuthorisedSession
 from serve.subscription import Subscription
 from serve.tokens import Grant
 
@@ -38,7 +39,7 @@ LATER_MAX: Final = 100
 """Directives that wait for the reply to connect; more are passed over."""
 
 
-class DirectedSession(Session):
+class DirectedSession(AuthorisedSession):
     """Carry out directives, between the client's own commands and in the order they are told.
 
     A directive does not wait for the client's commands under way. But one for a client that has no

@@ -81,12 +81,14 @@ class Grant:
         data: What the client is told with its subscription, as JSON.
         override: Names of the channel's settings that are other for this subscription.
         ttl_s: In how many seconds it expires, may be below 0; None: never, or with the connection.
+        by_function: As in `Claims`.
     """
 
     info: Any = None
     data: Raw = field(default_factory=lambda: EMPTY)
     override: Mapping[str, bool] = field(default_factory=dict)
     ttl_s: float | None = None
+    by_function: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ class Claims:
         channel: Of a subscription token, the channel that it is for; None: it is for connecting.
         client: Of a subscription token, the only client that may use it; empty: any.
         grant: Of a subscription token, what it gives.
+        data: What the client is told when it connects, as JSON.
+        by_function: A function of the user's has said so. The client is not told when it expires,
+            and cannot prolong it: it comes again, and the function is asked again.
     """
 
     user: str = ""
@@ -112,6 +117,8 @@ class Claims:
     channel: str | None = None
     client: str = ""
     grant: Grant = field(default_factory=Grant)
+    data: Raw = field(default_factory=lambda: EMPTY)
+    by_function: bool = False
 
 
 class Verifier:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from serve.protocol import Command, ErrorCode, Push, Result
+from serve.protocol import Command, Failure, Push, Result
 
 BLOCK_BYTES: Final = 65_536
 """Messages are joined to blocks of about this size: some clients refuse frames over 1 MiB."""
@@ -29,7 +29,7 @@ class Codec(Protocol):
         """Answer a command."""
         ...
 
-    def error(self, command_id: int, code: ErrorCode) -> bytes:
+    def error(self, command_id: int, code: Failure) -> bytes:
         """Refuse a command."""
         ...
 

@@ -91,10 +91,12 @@ def mask_url(url: str) -> str:
 def _check(file: Path) -> None:
     from actors.transform import check as check_transforms
     from serve.auth import with_keys
+    from serve.authorise_load import check as check_functions
 
     loaded = load(file, {}, {})
     _warn(loaded)
     check_transforms(loaded.settings, loaded.settings.code)
+    check_functions(loaded.settings, loaded.settings.code)
     with_keys(loaded.settings.auth)
     print_text("ok")
 

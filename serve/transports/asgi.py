@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from serve.approach import Approach, joined
 from serve.auth import origin_allowed
 from serve.connection import Connection
 from serve.emulation import Emulation
@@ -83,6 +84,10 @@ def _subprotocols(headers: Headers) -> list[str]:
     return [name.strip() for line in lines for name in line.split(",")]
 
 
+def _approach(websocket: WebSocket) -> Approach:
+    return Approach(websocket.url.path.rpartition("/")[2], joined(websocket.headers.items()))
+
+
 async def _refuse(websocket: WebSocket, status: int, text: str) -> None:
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(PlainTextResponse(text, status))
@@ -92,7 +97,7 @@ async def _refuse(websocket: WebSocket, status: int, text: str) -> None:
 
 async def _serve(hub: Hub, websocket: WebSocket, wire: Wire) -> None:
     outlet = Outlet(hub.settings.client.outbox_bytes_max)
-    connection = outlet.connection = hub.connect(outlet, wire)
+    connection = outlet.connection = hub.connect(outlet, wire, approach=_approach(websocket))
     frame_bytes_max = hub.settings.client.frame_bytes_max
     await run(
         outlet,
@@ -104,7 +109,9 @@ async def _serve(hub: Hub, websocket: WebSocket, wire: Wire) -> None:
 
 async def _serve_one_way(hub: Hub, websocket: WebSocket) -> None:
     outlet = Outlet(hub.settings.client.outbox_bytes_max)
-    connection = outlet.connection = hub.connect(outlet, ASGI_ONE_WAY_JSON, one_way=True)
+    connection = outlet.connection = hub.connect(
+        outlet, ASGI_ONE_WAY_JSON, one_way=True, approach=_approach(websocket)
+    )
     take = partial(take_first, connection)
     request = websocket.query_params.get("cf_connect")
     if request is not None:

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from serve.approach import Approach, joined
 from serve.connection import Connection
 from serve.emulation import Emulation
 from serve.hub import Hub
@@ -75,7 +76,8 @@ def stream_route(hub: Hub, emulation: Emulation, kind: StreamKind) -> BaseRoute:
             return PlainTextResponse("Connect request not valid\n", 400)
         if hub.full:
             return PlainTextResponse("Try again later\n", 503)
-        return SessionStream(hub, emulation, spoken, begin, headers)
+        approach = Approach(kind.path.rpartition("/")[2], joined(request.headers.items()))
+        return SessionStream(hub, emulation, spoken, begin, headers, approach)
 
     return client_route(kind.path, connect, methods=kind.methods, origins=limits.allowed_origins)
 
@@ -112,6 +114,7 @@ class SessionStream(Response):
         kind: StreamKind,
         begin: Callable[[Connection], None],
         headers: Mapping[str, str],
+        approach: Approach,
     ) -> None:
         super().__init__(headers=headers)
         del self.headers["content-length"]
@@ -119,6 +122,7 @@ class SessionStream(Response):
         self._emulation = emulation
         self._kind = kind
         self._begin = begin
+        self._approach = approach
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the session. Leaves its channels at once when the response is dropped."""
@@ -126,7 +130,11 @@ class SessionStream(Response):
         kind = self._kind
         outlet = Inbox(self._hub.settings.client.outbox_bytes_max)
         connection = outlet.connection = self._hub.connect(
-            outlet, kind.wire, one_way=kind.one_way, emulated=not kind.one_way
+            outlet,
+            kind.wire,
+            one_way=kind.one_way,
+            emulated=not kind.one_way,
+            approach=self._approach,
         )
         session = connection.session.place.session
         if not kind.one_way:

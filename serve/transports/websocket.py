@@ -17,6 +17,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from serve.approach import Approach, joined
 from serve.auth import origin_allowed
 from serve.connection import Connection
 from serve.hub import Hub
@@ -189,16 +190,19 @@ class WebSocketProtocol(asyncio.Protocol):
         if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
             # Before anything of ours is sent.
             self._write_core()
-            self._open(query, one_way=path == ONE_WAY_PATH)
+            approach = Approach(path.rpartition("/")[2], joined(headers.raw_items()))
+            self._open(query, approach, one_way=path == ONE_WAY_PATH)
 
-    def _open(self, query: str, *, one_way: bool) -> None:
+    def _open(self, query: str, approach: Approach, *, one_way: bool) -> None:
         self._one_way = one_way
         if not one_way:
             protobuf = wants_protobuf(self._core.subprotocol, query)
             wire = WEBSOCKET_PROTOBUF if protobuf else WEBSOCKET_JSON
-            self._connection = self._hub.connect(self, wire)
+            self._connection = self._hub.connect(self, wire, approach=approach)
             return
-        self._connection = self._hub.connect(self, ONE_WAY_WEBSOCKET_JSON, one_way=True)
+        self._connection = self._hub.connect(
+            self, ONE_WAY_WEBSOCKET_JSON, one_way=True, approach=approach
+        )
         for request in parse_qs(query).get("cf_connect", ()):
             take_first(self._connection, request.encode(errors="replace"))
 

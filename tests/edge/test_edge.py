@@ -41,11 +41,11 @@ SETTINGS = Settings(
 
 
 @asynccontextmanager
-async def pipeline(store: MemoryStore) -> AsyncIterator[None]:
+async def pipeline(store: MemoryStore, settings: Settings = SETTINGS) -> AsyncIterator[None]:
     """Run a nozzle and a publisher on the store."""
     publisher = Publisher(
         store,
-        SETTINGS.channel_settings,
+        settings.channel_settings,
         Numbers("publisher"),
         partitions=2,
         message_bytes_max=65_536,

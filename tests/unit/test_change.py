@@ -37,6 +37,7 @@ def test_same_settings_change_nothing() -> None:
         ({"dead": {"records_max": 5}}, ["dead.records_max"], True, False),
         ({"client": {"channels_max": 5}}, ["client.channels_max"], False, True),
         ({"edge": {"replicas": 2}}, ["edge.replicas"], False, True),
+        ({"authorise": {"rpc": "rules:rpc"}}, ["authorise.rpc"], False, True),
         ({"auth": {"api_key": "x"}}, ["auth.api_key"], False, True),
         ({"queue": {"entries_max": 5}}, ["queue.entries_max"], False, True),
         ({"queue": {"message_bytes_max": 99}}, ["queue.message_bytes_max"], True, True),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from actors.errors import SettingsError, UnavailableError
-from actors.settings import RaySettings, Settings, StageSettings, TransformSettings
+from actors.settings import Settings, StageSettings, TransformSettings
+from actors.settings_servers import RaySettings
 from serve.code_check import check_code
 
 

@@ -20,9 +20,11 @@ from serve.protocol import (
     Disconnected,
     DisconnectError,
     ErrorCode,
+    Failure,
     HistoryResult,
     Join,
     Leave,
+    OwnError,
     PresenceResult,
     PresenceStatsResult,
     Publish,
@@ -31,6 +33,7 @@ from serve.protocol import (
     Refreshed,
     RefreshResult,
     Result,
+    RpcResult,
     Send,
     SubRefreshResult,
     Subscribe,
@@ -117,6 +120,7 @@ RESULT_EXAMPLES: list[Result] = [
         subs={"a": WHOLE_SUBSCRIBE, "b": SubscribeResult()},
         ping=25,
         pong=True,
+        data=Raw(b"[1]"),
         session="s",
         node="n",
     ),
@@ -131,6 +135,8 @@ RESULT_EXAMPLES: list[Result] = [
     HistoryResult([], "", 0),
     RefreshResult("id", version="1", expires=True, ttl=60),
     SubRefreshResult(expires=True, ttl=60),
+    RpcResult(),
+    RpcResult(Raw(b'{"a":1}')),
 ]
 PUSH_EXAMPLES: list[Push] = [
     Join(INFO_JSON),
@@ -405,8 +411,8 @@ def test_push_is_what_it_is_in_json(push: Push, channel: str) -> None:
     assert got == [json.loads(JSON.push(channel, push))]
 
 
-@pytest.mark.parametrize("code", ErrorCode)
-def test_error_is_what_it_is_in_json(code: ErrorCode) -> None:
+@pytest.mark.parametrize("code", [*ErrorCode, OwnError(403, 'say "é"', temporary=True)])
+def test_error_is_what_it_is_in_json(code: Failure) -> None:
     """Code, message, and whether to try again."""
     assert from_protobuf(PROTOBUF.error(7, code)) == [json.loads(JSON.error(7, code))]
 

@@ -32,7 +32,8 @@ from serve.protocol import (
 )
 from serve.protocol_json import JSON, ONE_WAY_JSON
 from serve.protocol_protobuf import PROTOBUF
-from serve.session import PUBLISHES_MAX, Session
+from serve.session import PUBLISHES_MAX
+from serve.session_authorised import AuthorisedSession as Session
 from serve.shape import Run
 from serve.subscription import HELD_BYTES_MAX, Read, Subscription
 from serve.wire import Codec

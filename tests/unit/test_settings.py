@@ -93,6 +93,26 @@ def test_key_set_is_at_an_http_address(url: str) -> None:
         TokenSettings(jwks_url=url)
 
 
+@pytest.mark.parametrize("kind", ["subscribe", "publish"])
+@pytest.mark.parametrize("where", ["channels", "namespaces.news"])
+def test_who_asks_a_function_must_have_one(kind: str, where: str) -> None:
+    """Else everybody would be refused, or nobody."""
+    options = {f"authorise_{kind}": True}
+    tree = {"channels": options} if where == "channels" else {"namespaces": {"news": options}}
+    with pytest.raises(
+        ValidationError, match=rf"{where}.authorise_{kind}: there is nothing to ask"
+    ):
+        Settings.model_validate(tree)
+    Settings.model_validate({**tree, "authorise": {kind: f"rules:{kind}"}})
+
+
+@pytest.mark.parametrize("use", ["rules", "rules:", ":f", "rules:f.g", "a b:c"])
+def test_function_is_named_by_module_and_name(use: str) -> None:
+    """There are none of ours that a bare name could mean."""
+    with pytest.raises(ValidationError, match="write it as module:name"):
+        Settings.model_validate({"authorise": {"connect": use}})
+
+
 def test_secrets_do_not_show_in_text() -> None:
     settings = Settings.model_validate({"auth": {"api_key": "hidden"}, "redis": {"url": "hidden"}})
 

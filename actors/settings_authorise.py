@@ -1,0 +1,34 @@
+"""The settings of functions that decide what clients may do."""
+
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from actors.settings_part import Count, Part
+
+
+class AuthoriseSettings(Part):
+    """Functions of your own, `module:name`, that decide what clients may do."""
+
+    connect: str | None = None
+    """Is asked who connects without a token."""
+    subscribe: str | None = None
+    """Is asked in namespaces with `authorise_subscribe`."""
+    publish: str | None = None
+    """Is asked in namespaces with `authorise_publish`."""
+    rpc: str | None = None
+    """Answers the calls of clients. Unset: they get error 108."""
+    time_limit_s: Annotated[float, Field(gt=0)] = 5.0
+    """How long a call may take. The client of one that takes longer gets error 100."""
+    threads: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Calls of functions without `async` that run at once in an edge; more wait."""
+    calls_max: Count = 1_000
+    """Calls that run or wait in an edge; more are refused (error 111)."""
+
+    @field_validator("connect", "subscribe", "publish", "rpc")
+    @classmethod
+    def _names_a_function(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise ValueError("write it as module:name")
+        return value

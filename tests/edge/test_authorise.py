@@ -1,0 +1,305 @@
+"""The user's functions on a real edge, by real sockets; the manual's example among them."""
+
+import asyncio
+import json
+import re
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.settings_authorise import AuthoriseSettings
+from actors.settings_file import load
+from actors.store_memory import MemoryStore
+from serve.edge import Edge
+from tests.conftest import raywire
+from tests.edge.test_edge import SETTINGS, command, pipeline, publish, running_edge
+
+MANUAL: Final = Path(__file__).parents[2] / "docs" / "authorisation.md"
+
+
+def opened(edge: Edge, path: str = "websocket", **headers: str) -> connect:
+    return connect(f"ws://{edge.address}/connection/{path}", additional_headers=headers)
+
+
+async def replies(client: ClientConnection, count: int) -> list[Any]:
+    """Return the next messages, whatever their frames."""
+    found: list[Any] = []
+    async with asyncio.timeout(10):
+        while len(found) < count:
+            found += map(json.loads, str(await client.recv()).split("\n"))
+    return found
+
+
+async def close_of(client: ClientConnection) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as closed:
+        await client.recv()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+# --- the manual
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The manual's files, as a user would have them; returns the settings file."""
+    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    assert [name for name, _ in blocks] == ["rules.py", "raywire.yaml"]
+    for name, text in blocks:
+        # A name of its own: Python remembers modules.
+        path = tmp_path / name.replace("rules", "manual_rules")
+        path.write_text(text.replace("rules:", "manual_rules:"))
+    return tmp_path / "raywire.yaml"
+
+
+@asynccontextmanager
+async def manual_edge(example: Path) -> AsyncIterator[Edge]:
+    """An edge with the example's settings."""
+    given = load(example, {}, {}).settings
+    here = {name: getattr(SETTINGS, name) for name in ("queue", "edge", "auth")}
+    channels = {"channels": ChannelSettings(history_size=10, history_ttl_s=60)}
+    store = MemoryStore(2)
+    settings = given.model_copy(update={**here, **channels})
+    async with pipeline(store, settings), running_edge(store, settings) as edge:
+        yield edge
+
+
+async def test_example_of_the_manual(example: Path) -> None:
+    """Everything that it says of ann and her garden."""
+    async with manual_edge(example) as edge:
+        async with opened(edge) as stranger:
+            await stranger.send(json.dumps({"id": 1, "connect": {}}))
+            assert await close_of(stranger) == (4501, "log in first")
+        async with opened(edge, cookie="session=7f3a") as ann:
+            reply = await command(ann, id=1, connect={})
+            assert set(reply["connect"]["subs"]) == {"news"}
+            reply = await command(ann, id=2, subscribe={"channel": "room:garden"})
+            assert reply["subscribe"]["data"] == {"topic": "roses"}
+            reply = await command(ann, id=3, subscribe={"channel": "room:cellar"})
+            assert reply["error"] == {"code": 403, "message": "you are not in this room"}
+            text = {"channel": "room:garden", "data": {"text": "hello"}}
+            await ann.send(json.dumps({"id": 4, "publish": text}))
+            said = await replies(ann, 2)
+            assert {"id": 4, "publish": {}} in said
+            (pub,) = [each["push"]["pub"] for each in said if "push" in each]
+            assert pub["data"] == {"text": "hello", "by": "ann"}
+            assert pub["info"]["chan_info"] == {"role": "guest"}
+            long = {"channel": "room:garden", "data": {"text": "x" * 501}}
+            assert (await command(ann, id=5, publish=long))["error"]["code"] == 400
+            reply = await command(ann, id=6, rpc={"method": "rooms"})
+            assert reply == {"id": 6, "rpc": {"data": ["garden"]}}
+            reply = await command(ann, id=7, rpc={"method": "none"})
+            assert reply["error"] == {"code": 104, "message": "method not found"}
+            await publish(edge, channel="news", data=1)
+            assert (await replies(ann, 1))[0]["push"]["channel"] == "news"
+
+
+def test_check_shows_the_users_line(example: Path) -> None:
+    """`raywire config --check` imports the functions; right ones are ok."""
+    done = raywire("config", "--check", str(example), cwd=example.parent)
+    assert (done.returncode, done.stdout) == (0, "ok\n")
+    rules = example.parent / "manual_rules.py"
+    rules.write_text(rules.read_text() + "\n1 / 0\n")
+    done = raywire("config", "--check", str(example), cwd=example.parent)
+    assert done.returncode == 2
+    assert "ZeroDivisionError" in done.stderr
+    assert "manual_rules.py, line" in done.stderr
+
+
+# --- functions of all sorts
+
+RULES = """
+import threading
+from serve.authorise import AllowConnect, AllowRpc, Deny
+
+gate, waiting = threading.Event(), threading.Event()
+
+def connect(request):
+    if "deny" in request.sent_headers:
+        return Deny(400 + len(request.transport), request.transport)
+    seen = {"name": request.name, "header": request.headers.get("x-who")}
+    return AllowConnect(user="u", data={**seen, "transport": request.transport})
+
+def rpc(request):
+    if request.method == "wait":
+        waiting.set()
+        gate.wait(20)
+    if request.method == "fail":
+        raise OSError("the database is away")
+    return AllowRpc(request.method)
+
+async def stuck(request):
+    if request.method == "block":
+        waiting.set()
+        gate.wait(20)
+    return AllowRpc(request.method)
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The name of a module with these functions."""
+    name = "edge_" + "".join(c if c.isalnum() else "_" for c in request.node.name)
+    (tmp_path / f"{name}.py").write_text(RULES)
+    return name
+
+
+def settings(code: Path, rules: str, rpc: str = "rpc", **limits: Any) -> Settings:
+    functions = {"connect": f"{rules}:connect", "rpc": f"{rules}:{rpc}", **limits}
+    return SETTINGS.model_copy(
+        update={
+            "code": code,
+            "client": ClientSettings(),
+            "authorise": AuthoriseSettings.model_validate(functions),
+            "channels": ChannelSettings(allow_subscribe_for_client=True),
+        }
+    )
+
+
+def module(name: str) -> Any:
+
+    return sys.modules[name]
+
+
+@pytest.mark.parametrize("kind", ["sse", "http_stream", "uni_sse", "uni_http_stream"])
+async def test_every_stream_is_asked_about(tmp_path: Path, rules: str, kind: str) -> None:
+    """The function sees transport and headers, and its data comes with the reply to connect."""
+    wish = {"name": "me"}
+    text = json.dumps(wish if kind.startswith("uni_") else {"id": 1, "connect": wish})
+    async with (
+        running_edge(MemoryStore(2), settings(tmp_path, rules)) as edge,
+        httpx.AsyncClient(base_url=f"http://{edge.address}", timeout=10) as http,
+        http.stream(
+            "POST", f"/connection/{kind}", content=text, headers={"X-Who": "ann"}
+        ) as response,
+    ):
+        lines = (line async for line in response.aiter_lines() if line)
+        reply = json.loads((await anext(lines)).removeprefix("data: "))
+        data = {"name": "me", "header": "ann", "transport": kind}
+        assert reply["connect"]["data"] == data
+
+
+@pytest.mark.parametrize("kind", ["websocket", "uni_websocket"])
+async def test_every_socket_is_asked_about(tmp_path: Path, rules: str, kind: str) -> None:
+    """The same."""
+    wish = {"name": "me"}
+    async with (
+        running_edge(MemoryStore(2), settings(tmp_path, rules)) as edge,
+        opened(edge, kind, **{"X-Who": "ann"}) as client,
+    ):
+        await client.send(
+            json.dumps(wish if kind == "uni_websocket" else {"id": 1, "connect": wish})
+        )
+        (reply,) = await replies(client, 1)
+        data = {"name": "me", "header": "ann", "transport": kind}
+        assert reply["connect"]["data"] == data
+
+
+async def test_function_that_fails_harms_its_caller_alone(tmp_path: Path, rules: str) -> None:
+    """Error 100, temporary; the connection goes on, as do all others."""
+    async with (
+        running_edge(MemoryStore(2), settings(tmp_path, rules)) as edge,
+        opened(edge) as one,
+        opened(edge) as two,
+    ):
+        for client in (one, two):
+            await command(client, id=1, connect={})
+        reply = await command(one, id=2, rpc={"method": "fail"})
+        assert (reply["error"]["code"], reply["error"]["temporary"]) == (100, True)
+        for client in (one, two):
+            assert (await command(client, id=3, rpc={"method": "m"}))["rpc"]["data"] == "m"
+
+
+@pytest.mark.parametrize(("rpc", "method"), [("rpc", "wait"), ("stuck", "block")])
+async def test_function_that_hangs_holds_up_no_other(
+    tmp_path: Path, rules: str, rpc: str, method: str
+) -> None:
+    """In a thread, or blocking the event loop of the async ones: messages go on, calls time out."""
+    store = MemoryStore(2)
+    given = settings(tmp_path, rules, rpc, time_limit_s=0.5)
+    async with (
+        pipeline(store),
+        running_edge(store, given) as edge,
+        opened(edge) as one,
+        opened(edge) as two,
+    ):
+        for client in (one, two):
+            await command(client, id=1, connect={})
+        await command(two, id=2, subscribe={"channel": "news"})
+        await one.send(json.dumps({"id": 2, "rpc": {"method": method}}))
+        async with asyncio.timeout(10):
+            await asyncio.to_thread(module(rules).waiting.wait, 10)
+        await publish(edge, channel="news", data=7)
+        (push,) = await replies(two, 1)
+        assert push["push"]["pub"]["data"] == 7
+        (late,) = await replies(one, 1)
+        assert (late["id"], late["error"]["code"]) == (2, 100)
+        module(rules).gate.set()
+
+
+async def test_commands_keep_their_order_behind_a_call(tmp_path: Path, rules: str) -> None:
+    """What comes after a slow call is answered after it."""
+    async with (
+        running_edge(MemoryStore(2), settings(tmp_path, rules)) as edge,
+        opened(edge) as client,
+    ):
+        await command(client, id=1, connect={})
+        commands = [{"id": 2, "rpc": {"method": "wait"}}]
+        commands += [{"id": number, "rpc": {"method": str(number)}} for number in range(3, 20)]
+        for each in commands:
+            await client.send(json.dumps(each))
+        await asyncio.to_thread(module(rules).waiting.wait, 10)
+        module(rules).gate.set()
+        assert [reply["id"] for reply in await replies(client, 18)] == list(range(2, 20))
+
+
+async def test_calls_beyond_the_limit_are_refused(tmp_path: Path, rules: str) -> None:
+    """Error 111, temporary; the client may try again."""
+    given = settings(tmp_path, rules, calls_max=1)
+    async with (
+        running_edge(MemoryStore(2), given) as edge,
+        opened(edge) as one,
+        opened(edge) as two,
+    ):
+        for client in (one, two):
+            await command(client, id=1, connect={})
+        await one.send(json.dumps({"id": 2, "rpc": {"method": "wait"}}))
+        await asyncio.to_thread(module(rules).waiting.wait, 10)
+        reply = await command(two, id=2, rpc={"method": "m"})
+        assert (reply["error"]["code"], reply["error"]["temporary"]) == (111, True)
+        module(rules).gate.set()
+        assert (await replies(one, 1))[0]["rpc"]["data"] == "wait"
+
+
+async def test_edge_closes_while_a_function_hangs(tmp_path: Path, rules: str) -> None:
+    """The client is sent away; the thread is left behind."""
+    given = settings(tmp_path, rules, time_limit_s=0.5)
+    async with running_edge(MemoryStore(2), given) as edge, opened(edge) as client:
+        await command(client, id=1, connect={})
+        await client.send(json.dumps({"id": 2, "rpc": {"method": "wait"}}))
+        await asyncio.to_thread(module(rules).waiting.wait, 10)
+        await edge.close()
+        assert (await close_of(client))[0] == 3001
+    module(rules).gate.set()
+    for thread in threading.enumerate():
+        if thread.name == "authorise":
+            thread.join(10)
+
+
+async def test_own_refusal_reaches_the_client(tmp_path: Path, rules: str) -> None:
+    """Code and reason as the function gave them."""
+    async with (
+        running_edge(MemoryStore(2), settings(tmp_path, rules)) as edge,
+        opened(edge) as client,
+    ):
+        reply = await command(client, id=1, connect={"headers": {"Deny": "1"}})
+        assert reply["error"] == {"code": 409, "message": "websocket"}
