@@ -52,6 +52,8 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     Raises:
         ValueError: It is not there as a whole.
     """
+    if at < len(data) and data[at] < 0x80:  # Nearly all: tags, flags, short sizes.
+        return data[at], at + 1
     value = shift = 0
     for index in range(at, min(at + _VARINT_BYTES_MAX, len(data))):
         byte = data[index]

@@ -74,7 +74,7 @@ class ProtobufCodec:
         try:
             while at < len(frame):
                 message, at = read_sized(frame, at)
-                commands.append(_command(message))
+                commands.append(_command(message) if message else _PONG)
         except (ValueError, RecursionError) as error:
             raise DisconnectError(DisconnectCode.BAD_REQUEST) from error
         return commands
