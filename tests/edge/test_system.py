@@ -14,13 +14,16 @@ import pytest
 import redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from actors.partition import partition_of
 from tests.conftest import System, raywire, running_system
+from tests.protobuf_speech import from_protobuf, to_protobuf
 
 pytestmark = pytest.mark.ray
 
 SOCKET = "/connection/websocket"
+PROTOBUF = Subprotocol("centrifuge-protobuf")
 
 
 def channel() -> str:
@@ -92,6 +95,25 @@ async def test_publication_reaches_a_websocket(system: System, way: str) -> None
     assert answer["result"]["epoch"] == subscribed["subscribe"]["epoch"]
     assert "script" not in publication["data"]["text"]
     assert publication["data"]["mood"] > 0
+
+
+@pytest.mark.parametrize("way", ["listen", "serve"])
+async def test_publication_reaches_a_protobuf_client(system: System, way: str) -> None:
+    """Binary frames and their subprotocol pass both ways in, too."""
+    url = websocket(system.url if way == "listen" else system.serve_url)
+    name, heard = channel(), list[Any]()
+    async with asyncio.timeout(20), connect(url, subprotocols=[PROTOBUF]) as socket:
+        assert socket.subprotocol == PROTOBUF
+        await socket.send(
+            to_protobuf({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": name}})
+        )
+        while len(heard) < 2:
+            heard += from_protobuf(await socket.recv(decode=False))
+        await asyncio.to_thread(api, system, "publish", channel=name, data={"text": "hello"})
+        while len(heard) < 3:
+            heard += from_protobuf(await socket.recv(decode=False))
+    assert ["connect" in heard[0], "subscribe" in heard[1]] == [True, True]
+    assert heard[2]["push"]["pub"]["data"]["text"] == "hello"
 
 
 @pytest.mark.parametrize("way", ["listen", "serve"])
