@@ -63,7 +63,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
         key: Idempotency key: a second message of the channel with it takes no effect.
         wait: Token of whoever waits for the result; it comes back in the feed's `acks`.
         skip_history: Deliver to who is there, keep nothing, give no offset.
-        delta: The publisher wants deltas for this publication (PROTOCOL: Fossil deltas).
+        delta: Subscribers may get this publication as a delta; see `ChannelSettings.delta_publish`.
         probe: Goes the whole way without transforms and makes no publication.
         count: See `Message`. Set by transforms.
     """
@@ -182,6 +182,13 @@ class Publication(msgspec.Struct, frozen=True, omit_defaults=True):
     offset: int = 0
     data: msgspec.Raw = msgspec.Raw(b"null")
 
+
+WHOLE_BRACE: Final = b"{ "
+"""How the stored form begins of a publication that nobody gets as a delta, though others may be.
+
+All others begin with the brace alone. JSON does not mind the blank: whoever knows nothing of deltas
+needs no code for it.
+"""
 
 _encode_batch: Final = msgspec.msgpack.Encoder().encode
 _decode_batch: Final = msgspec.msgpack.Decoder(Batch).decode

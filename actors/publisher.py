@@ -9,6 +9,7 @@ from actors.errors import GapError, MessageError
 from actors.message import (
     FIRST_ID,
     QUEUE_STAGE,
+    WHOLE_BRACE,
     Ack,
     Batch,
     Entry,
@@ -146,7 +147,7 @@ class Publisher:
                     batch.acks.append(Ack(entry.partition, meta.wait))
                     continue
                 options = self._options(entry)
-                body = self._body(entry, meta)
+                body = self._body(entry, meta, options)
             except MessageError as error:
                 self._bury(batch, entry, str(error))
                 continue
@@ -171,7 +172,7 @@ class Publisher:
             self._known[entry.channel] = options
         return options
 
-    def _body(self, entry: Entry, meta: Meta) -> bytes:
+    def _body(self, entry: Entry, meta: Meta, options: ChannelSettings) -> bytes:
         data = entry.data
         if not entry.checked:
             if len(data) > self._message_bytes_max:
@@ -179,15 +180,17 @@ class Publisher:
             value = decode_json(data)
             # Outside of strings JSON allows newlines; frames and events do not.
             data = _countable(value, meta) if meta.count else data.translate(_NEWLINES)
+        wants_whole = options.allowed_delta_types and not (options.delta_publish or meta.delta)
+        brace = WHOLE_BRACE if wants_whole else b"{"
         if meta is _NO_META or not (meta.tags or meta.info):
-            return b'{"data":' + data + b"}"
+            return brace + b'"data":' + data + b"}"
         head = {}
         if meta.tags:
             head["tags"] = encode_json(meta.tags)
         if meta.info:
             head["info"] = encode_json(meta.info)
         parts = [b'"' + name.encode() + b'":' + text for name, text in head.items()]
-        return b"{" + b",".join([*parts, b'"data":' + data]) + b"}"
+        return brace + b",".join([*parts, b'"data":' + data]) + b"}"
 
     def _bury(self, batch: Batch, entry: Entry, why: str) -> None:
         batch.dead.append(dead_letter(entry, stage=QUEUE_STAGE, error=why, died_at_s=time.time()))

@@ -122,6 +122,8 @@ class ChannelSettings(_Part):
     the mode `cache`."""
     allowed_delta_types: tuple[Literal["fossil"], ...] = ()
     """Deltas that subscribers may have in place of whole publications; they need positions."""
+    delta_publish: bool = True
+    """Send deltas of every publication. Off: of those alone that are published with `delta`."""
     allow_tags_filter: bool = False
     """Subscribers may name the tags of the publications that they want."""
     allow_subscribe_for_client: bool = False

@@ -91,7 +91,7 @@ class _Publishing(msgspec.Struct, kw_only=True):
         skip_history: Deliver it to who is there, and keep nothing.
         tags: Small labels that subscribers see.
         idempotency_key: A second message of the channel with it takes no effect.
-        delta: Deltas may be sent in place of the whole.
+        delta: Deltas may be sent in place of the whole, also where `delta_publish` is off.
         version: Not supported: anything but 0 is refused, rather than passed over.
     """
 

@@ -10,9 +10,11 @@ from typing import Final
 
 import msgspec
 
+from actors.message import WHOLE_BRACE
+
 _KEY: Final = b'"data":'
 _ALONE: Final = b"{" + _KEY
-_TAGGED: Final = b'{"tags":'
+_TAGGED: Final = (b'{"tags":', WHOLE_BRACE + b'"tags":')
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _decode_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -23,14 +25,19 @@ def split(body: bytes) -> tuple[bytes, bytes]:
     return body[:start], body[start:-1]
 
 
+def wants_whole(body: bytes) -> bool:
+    """Tell whether nobody should get it as a delta."""
+    return body.startswith(WHOLE_BRACE)
+
+
 def tags_of(body: bytes) -> dict[str, str]:
     """Return the tags."""
     if not body.startswith(_TAGGED):
         return {}
+    start = body.index(b":") + 1
     # An object of texts: it ends with the first brace outside of them.
-    found = _TOKENS.finditer(body, len(_TAGGED))
-    end = next(token.end() for token in found if token[0] == b"}")
-    return _decode_tags(body[len(_TAGGED) : end])
+    end = next(token.end() for token in _TOKENS.finditer(body, start) if token[0] == b"}")
+    return _decode_tags(body[start:end])
 
 
 def _data_start(body: bytes) -> int:

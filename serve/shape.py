@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Struct
 
-from serve.body import split, tags_of
+from serve.body import split, tags_of, wants_whole
 from serve.fossil import delta
 from serve.tag_filter import TagFilter
 
@@ -31,7 +31,7 @@ class Stored:
 
 
 class Deltas:
-    """The first whole, each other as a delta from the one before where that is shorter.
+    """The first whole, each other as a delta from the one before where that is shorter and wanted.
 
     The data are JSON strings: of the whole, or with `delta` of what changed (Fossil's format).
     `delta` is always there, so that other codecs know such strings from those that are data.
@@ -76,7 +76,8 @@ def chained(base: bytes | None, runs: Sequence[Run]) -> tuple[list[Run], bytes |
         shaped = []
         for body in bodies:
             head, data = split(body)
-            shaped.append(_with_data(head, data, None if base is None else delta(base, data)))
+            change = None if base is None or wants_whole(body) else delta(base, data)
+            shaped.append(_with_data(head, data, change))
             base = data
         made.append((first, shaped))
     return made, base

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.message import decode_json, encode_json
+from actors.message import WHOLE_BRACE, decode_json, encode_json
 from serve import body
 
 VALUES = st.recursive(
@@ -13,13 +13,18 @@ VALUES = st.recursive(
 TAGS = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3)
 
 
-@given(TAGS, st.dictionaries(st.text(max_size=3), VALUES, max_size=3), VALUES)
-def test_parts_of_a_body(tags: dict[str, str], info: object, data: object) -> None:
+@given(st.booleans(), TAGS, st.dictionaries(st.text(max_size=3), VALUES, max_size=3), VALUES)
+def test_parts_of_a_body(whole: bool, tags: dict[str, str], info: object, data: object) -> None:
     """Whatever stands in tags and info: also what looks like the data."""
     parts = [b'"tags":' + encode_json(tags)] if tags else []
     parts += [b'"info":' + encode_json(info)] if info else []
-    text = b"{" + b",".join([*parts, b'"data":' + encode_json(data)]) + b"}"
+    text = (
+        (WHOLE_BRACE if whole else b"{")
+        + b",".join([*parts, b'"data":' + encode_json(data)])
+        + b"}"
+    )
 
+    assert body.wants_whole(text) is whole
     assert body.tags_of(text) == tags
     head, found = body.split(text)
     assert found == encode_json(data)

@@ -7,6 +7,7 @@ import pytest
 from actors.errors import GapError, UnavailableError
 from actors.message import (
     FIRST_ID,
+    WHOLE_BRACE,
     Ack,
     Batch,
     Entry,
@@ -23,8 +24,15 @@ from actors.settings import ChannelSettings, Settings
 from actors.store import Commit, Committed
 from actors.store_memory import MemoryStore
 
+KEPT = ChannelSettings(history_size=100, history_ttl_s=60)
+DELTAS = KEPT.model_copy(update={"allowed_delta_types": ("fossil",)})
 SETTINGS = Settings(
-    namespaces={"news": ChannelSettings(history_size=100, history_ttl_s=60)},
+    namespaces={
+        "news": KEPT,
+        "deltas": DELTAS,
+        "asked": DELTAS.model_copy(update={"delta_publish": False}),
+        "none": KEPT.model_copy(update={"delta_publish": False}),
+    },
     channels=ChannelSettings(),
 )
 A = "news:a"
@@ -73,6 +81,28 @@ async def test_publication_is_data_with_tags_and_info() -> None:
     assert b"\r" not in one
     assert decode_json(one) == {"data": {"a": "x\ny"}}
     assert two == b'{"tags":{"t":"1"},"info":{"user":"u"},"data":1}'
+
+
+@pytest.mark.parametrize(
+    ("namespace", "asked", "whole"),
+    [
+        ("asked", True, False),
+        ("asked", False, True),
+        ("deltas", False, False),
+        ("none", False, False),
+    ],
+)
+async def test_wish_for_no_deltas_is_marked(namespace: str, asked: bool, whole: bool) -> None:
+    """Where there might be some; as JSON the publication is the same."""
+    names = (f"{namespace}:{n}" for n in range(100))
+    channel = next(name for name in names if partition_of(name, 8) == P)
+    store = MemoryStore()
+    plain = entry(1, channel, meta=Meta(delta=True) if asked else None)
+    tagged = entry(2, channel, meta=Meta(delta=asked, tags={"t": "1"}))
+    publisher(store).commit(batch(plain, tagged), "r", 0)
+    found = await bodies(store, channel)
+    assert [body.startswith(WHOLE_BRACE) for body in found] == [whole, whole]
+    assert [decode_json(body) for body in found] == [{"data": 1}, {"tags": {"t": "1"}, "data": 1}]
 
 
 @pytest.mark.parametrize(

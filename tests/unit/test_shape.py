@@ -212,6 +212,18 @@ async def test_refused_filters(hub: Hub, channel: str, wishes: dict[str, Any]) -
     assert client.closed is None
 
 
+def test_publisher_may_want_no_delta() -> None:
+    """Such a one comes whole, as text like the others, and the next is a delta from it."""
+    bodies = [
+        b'%b"data":%b}' % (b, json.dumps(long(n)).encode()) for n, b in enumerate([b"{", b"{ "] * 2)
+    ]
+    ((_, shaped),) = DELTAS.shaped([(1, bodies)])
+    found = [json.loads(body) for body in shaped]
+    assert [item.get("delta", False) for item in found] == [False, False, True, False]
+    reader = Reader()
+    assert [reader.read(item) for item in found] == [long(n) for n in range(4)]
+
+
 @pytest.mark.parametrize(
     "data",
     [b' {"x": 1} ', b"[" * 995 + b"]" * 995, b"[" * 100_000 + b"]" * 100_000],
