@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from actors.message import WHOLE_BRACE
 from serve.protobuf_json import JSON_INFO, JSON_PUBLICATION, JSON_TEXT, publication_of
 from serve.protocol_protobuf import PROTOBUF
 from tests.protobuf_speech import SCHEMA, from_protobuf
@@ -51,6 +52,14 @@ def test_depth_without_end_is_only_left_out() -> None:
     body = b'{"info":%b%b,"data":{"data":1}}' % (b"[" * 50_000, b"]" * 50_000)
     assert bytes(publication_of(body).data) == b'{"data":1}'
     assert JSON_INFO.write(Raw(b"[" * 50_000 + b"]" * 50_000)) == b"\0"
+
+
+def test_mark_of_those_without_deltas_is_not_seen() -> None:
+    """The stored form begins with it; what the client gets is as of any other."""
+    marked = WHOLE_BRACE + stored([1])[1:]
+    assert PROTOBUF.publications("c", 1, [marked]) == PROTOBUF.publications("c", 1, [stored([1])])
+    tagged = WHOLE_BRACE + stored([1], tags={"a": "b"})[1:]
+    assert publication_of(tagged) == publication_of(stored([1], tags={"a": "b"}))
 
 
 def test_publication_of_a_history_has_its_offset() -> None:
