@@ -320,6 +320,30 @@ async def test_history_keeps_the_last_publications(store: Store) -> None:
     assert (history.offset, [o for o, _ in history.publications]) == (5, [4, 5])
 
 
+@pytest.mark.redis
+async def test_position_outlives_the_publications(valkey_url: str) -> None:
+    """They expire `history_ttl_s` after the last one; offset and epoch `meta_ttl_s` after it."""
+    keys = Keys()
+    ledger = RedisLedger(valkey_url, keys)
+    edge = RedisEdgeStore(valkey_url, keys, partitions=8)
+    entry = Entry(P, "1-0", CHANNEL, b"1")
+    ledger.commit([own([entry], [group([entry])])])
+    before = await edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=600)
+    with redis.Redis.from_url(valkey_url) as server:
+        publications, position = keys.history(P, CHANNEL), keys.meta(P, CHANNEL)
+        assert 0 < server.ttl(publications) <= 60 < server.ttl(position) <= 600
+        server.expire(publications, 0)
+        after = await edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=600)
+        server.expire(position, 0)
+        anew = await edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=600)
+    assert [offset for offset, _ in before.publications] == [1]
+    assert (after.offset, after.epoch, after.publications) == (1, before.epoch, [])
+    assert anew.offset == 0
+    assert anew.epoch != before.epoch
+    ledger.close()
+    await edge.close()
+
+
 @pytest.mark.parametrize(
     ("since", "limit", "reverse", "offsets"),
     [
