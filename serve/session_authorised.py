@@ -108,11 +108,11 @@ class AuthorisedSession(Session):
     # --- commands
 
     def _connect(self, command_id: int, request: Connect) -> None:
+        approach, self._approach = self._approach, UNKNOWN  # Not kept for as long as the client is.
         if request.token or not self._access.functions.connect:
             super()._connect(command_id, request)
             return
         self.state = State.CONNECTING
-        approach, self._approach = self._approach, UNKNOWN
         asked = ConnectRequest(
             client=self.client,
             headers=approach.headers,
