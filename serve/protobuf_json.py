@@ -1,11 +1,11 @@
 """What is JSON in our structs, but a Protobuf message to clients; and JSON that comes as bytes."""
 
-import re
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
+from serve.body import split
 from serve.protobuf_wire import (
     FLAG,
     OFFSET,
@@ -62,7 +62,6 @@ DELTA_ENDS: Final = (b',"delta":true}', b',"delta":false}')
 """How publications in the shape of deltas end (`serve.shape`); none that is stored does."""
 _OFFSET: Final = b'{"offset":'
 _DATA: Final = b'"data":'
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
 def publication_of(body: bytes) -> Publication:
@@ -90,22 +89,8 @@ def _stored(body: bytes) -> Publication:
         try:
             return _decode_publication(body)
         except (msgspec.ValidationError, RecursionError):
-            start = _data_start(body)
+            return Publication(Raw(split(body)[1]), offset)
     return Publication(Raw(body[start + len(_DATA) : -1]), offset)
-
-
-def _data_start(body: bytes) -> int:
-    """Return where the member `data` begins, however deep the others are."""
-    depth = 0
-    for token in _TOKENS.finditer(body):
-        text = token[0]
-        if text in (b"{", b"["):
-            depth += 1
-        elif text in (b"}", b"]"):
-            depth -= 1
-        elif depth == 1 and body.startswith(_DATA, token.start()):
-            return token.start()
-    raise ValueError("a publication without data")
 
 
 def _read_json(content: bytes) -> Raw:

@@ -77,9 +77,8 @@ def raywire(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "serve.cli", *args],
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
-        **options,
+        **{"timeout": 60, **options},
     )
 
 

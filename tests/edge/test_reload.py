@@ -220,7 +220,8 @@ def start_reload(system: System) -> "subprocess.Popen[str]":
 
 async def reload(system: System) -> subprocess.CompletedProcess[str]:
     """Run `raywire reload`."""
-    return await asyncio.to_thread(system.raywire, "reload", cwd=system.data.parent)
+    directory = system.data.parent
+    return await asyncio.to_thread(system.raywire, "reload", cwd=directory, timeout=200)
 
 
 async def grown(followers: list[Follower], by: int = 20) -> None:
