@@ -107,6 +107,7 @@ class Load:
         self._store = store
         self._channels = channels
         self._end = asyncio.Event()
+        self._ended = asyncio.Event()
         self.count = 0
 
     async def run(self) -> None:
@@ -124,10 +125,13 @@ class Load:
                     await self._end.wait()
             except TimeoutError:
                 pass
+        self._ended.set()
 
-    def end(self) -> None:
-        """Publish no more."""
+    async def end(self) -> None:
+        """Publish no more; on return `count` is what was published."""
         self._end.set()
+        async with asyncio.timeout(30):
+            await self._ended.wait()
 
 
 class Follower:
@@ -202,8 +206,7 @@ async def under_load(site: Site, system: System) -> AsyncIterator[tuple[Load, li
     try:
         yield load, followers, store
     finally:
-        load.end()
-        for task in following:
+        for task in (publishing, *following):
             task.cancel()
         await asyncio.gather(publishing, *following, return_exceptions=True)
         await store.close()
@@ -285,7 +288,7 @@ async def test_reload_loses_and_repeats_nothing(site: Site, system: System) -> N
             assert set(follower.closed) == {3001}
         await grown(followers)
 
-        load.end()
+        await load.end()
         async with asyncio.timeout(30):
             while any(
                 len(follower.found[channel]) < load.count
@@ -341,7 +344,7 @@ async def test_pipeline_that_does_not_come_up_is_taken_back(site: Site, system: 
         assert facts["pipeline"]
         assert facts["edges"]
         await grown(followers)
-        load.end()
+        await load.end()
         for found in followers[0].found.values():
             assert [p["data"]["n"] for p in found] == list(range(len(found)))
             assert versions(found) == [before, 3]
