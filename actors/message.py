@@ -190,6 +190,7 @@ All others begin with the brace alone. JSON does not mind the blank: whoever kno
 needs no code for it.
 """
 
+_NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 _encode_batch: Final = msgspec.msgpack.Encoder().encode
 _decode_batch: Final = msgspec.msgpack.Decoder(Batch).decode
 _decode_meta: Final = msgspec.json.Decoder(Meta).decode
@@ -297,6 +298,14 @@ def id_key(entry_id: str) -> tuple[int, int]:
     """Return what orders entry ids: `ms-seq` compares as two numbers, not as text."""
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq)
+
+
+def without_newlines(text: bytes) -> bytes:
+    """Return JSON text that fits into a line.
+
+    Outside of strings JSON allows newlines; within them they are escaped. Frames and events do not.
+    """
+    return text.translate(_NEWLINES)
 
 
 def splice_counts(body: bytes, totals: dict[str, int]) -> bytes:

@@ -23,6 +23,7 @@ from actors.message import (
     encode_json,
     id_key,
     token_of,
+    without_newlines,
 )
 from actors.metrics import Numbers
 from actors.partition import partition_of
@@ -32,7 +33,6 @@ from actors.store import Claim, Commit, Committed, Group, Ledger
 log = logging.getLogger(__name__)
 
 _NO_META: Final = Meta()
-_NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 
 COUNT_MAX: Final = 2**53
 """Amounts beyond this are refused: Lua's numbers are doubles."""
@@ -178,8 +178,7 @@ class Publisher:
             if len(data) > self._message_bytes_max:
                 raise MessageError(f"data has {len(data)} bytes, more than queue.message_bytes_max")
             value = decode_json(data)
-            # Outside of strings JSON allows newlines; frames and events do not.
-            data = _countable(value, meta) if meta.count else data.translate(_NEWLINES)
+            data = _countable(value, meta) if meta.count else without_newlines(data)
         wants_whole = options.allowed_delta_types and not (options.delta_publish or meta.delta)
         brace = WHOLE_BRACE if wants_whole else b"{"
         if meta is _NO_META or not (meta.tags or meta.info):

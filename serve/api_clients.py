@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import MessageError
-from actors.message import check_channel, decode_json
+from actors.message import check_channel, decode_json, without_newlines
 from actors.settings import ChannelSettings, Settings
 from actors.store import EdgeStore
 from serve.api_client_shapes import (
@@ -163,5 +163,4 @@ def _json(given: msgspec.Raw | msgspec.UnsetType, b64: str | None, name: str) ->
     else:
         text = bytes(given)
     decode_json(text)
-    # Between tokens only: inside a string JSON has them escaped.
-    return msgspec.Raw(text.replace(b"\r", b" ").replace(b"\n", b" "))
+    return msgspec.Raw(without_newlines(text))

@@ -172,12 +172,24 @@ class Client:
             )
         except TokenError as error:
             raise DisconnectError(DisconnectCode.INVALID_TOKEN) from error
-        subscription.grant, subscription.info = grant, self._info(grant)
+        subscription.grant, subscription.info = grant, self.info(_raw(grant.info))
 
-    def _info(self, grant: Grant) -> bytes:
+    def info(self, chan_info: Raw) -> bytes:
+        """Return the client as others see it in a channel: `ClientInfo` as JSON."""
         claims = self.claims
-        info = ClientInfo(claims.user, self.id, _raw(claims.info), _raw(grant.info))
-        return msgspec.json.encode(info)
+        return msgspec.json.encode(ClientInfo(claims.user, self.id, _raw(claims.info), chan_info))
+
+    def options(self, channel: str, override: Mapping[str, bool]) -> ChannelSettings:
+        """Return the settings of a channel as they hold for one subscription.
+
+        Subscriptions without an override share them: a copy for each would take its memory.
+
+        Raises:
+            CommandError: There is no such channel.
+            DisconnectError: The name is empty.
+        """
+        options = self._access.options(channel)
+        return options.model_copy(update=dict(override)) if override else options
 
     def _subscription(
         self,
@@ -189,7 +201,7 @@ class Client:
         by_token: bool = False,
         shape: Shape = STORED,
     ) -> Subscription:
-        options = self._access.options(channel).model_copy(update=dict(grant.override))
+        options = self.options(channel, grant.override)
         user = self.claims.user
         reads = self._access.may(Operation.HISTORY, options, user, subscribed=True)
         sees = self._access.may(Operation.PRESENCE, options, user, subscribed=True)
@@ -199,7 +211,7 @@ class Client:
         return Subscription(
             channel,
             options,
-            self._info(grant),
+            self.info(_raw(grant.info)),
             grant,
             server_side=server_side,
             by_token=by_token,

@@ -18,7 +18,7 @@ from actors.errors import (
     RaywireError,
     UnavailableError,
 )
-from actors.message import Ack, Meta, check_channel, decode_json
+from actors.message import Ack, Meta, check_channel, decode_json, without_newlines
 from actors.pacing import Backoff
 from actors.partition import partition_of
 from actors.settings import QueueSettings
@@ -214,8 +214,7 @@ class Intake:
         if len(outgoing.data) > limit:
             raise MessageError(f"data is larger than {limit} bytes (queue.message_bytes_max)")
         decode_json(outgoing.data)
-        # Between tokens only: inside a string JSON has them escaped.
-        return outgoing.data.replace(b"\r", b" ").replace(b"\n", b" ")
+        return without_newlines(outgoing.data)
 
     def _accept(self, channel: str, data: bytes, meta: Meta) -> _Waiter:
         """Register the message and line it up. No await: its turn is the order of the calls."""

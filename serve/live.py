@@ -66,7 +66,11 @@ class Live:
 
     def _take_chained(self, runs: Sequence[Run], fresh: dict[Wire, Members]) -> list[Delivery]:
         changes, self._base = chained(self._base, runs)
-        found: list[Delivery] = [(wire, dict(own), changes) for wire, own in self._chained.items()]
+        # Those who are about to be joined by the fresh ones as they are now.
+        found: list[Delivery] = [
+            (wire, dict(own) if wire in fresh else own, changes)
+            for wire, own in self._chained.items()
+        ]
         first, bodies = runs[0]
         begun = [(first, [whole(bodies[0]), *changes[0][1][1:]]), *changes[1:]]
         for wire, members in fresh.items():

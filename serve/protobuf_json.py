@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from actors.message import without_newlines
 from serve.body import split
 from serve.protobuf_wire import (
     FLAG,
@@ -51,7 +52,6 @@ class FilterNode(Struct, omit_defaults=True):
     nodes: list["FilterNode"] = []
 
 
-_NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 # Each is used by one thread only, and holds no state between calls.
 _check: Final = msgspec.json.Decoder(Raw).decode
 _decode_info: Final = msgspec.json.Decoder(Info).decode
@@ -103,8 +103,7 @@ def _read_json(content: bytes) -> Raw:
     if not content:
         return EMPTY
     content.decode()  # The next line lets any bytes pass within strings.
-    # Raw newlines stand only between tokens: within strings it does not let them pass.
-    return Raw(bytes(_check(content)).translate(_NEWLINES))
+    return Raw(without_newlines(bytes(_check(content))))
 
 
 def _read_published(content: bytes) -> Raw:

@@ -170,11 +170,14 @@ class Session:
         if subscription.server_side or not subscription.started:
             self.shut(_CLOSE_INSTEAD.get(code, DisconnectCode.INSUFFICIENT_STATE))
             return False
+        self._end(subscription, code)
+        return True
+
+    def _end(self, subscription: Subscription, code: UnsubscribeCode) -> None:
         del self.subscriptions[subscription.channel]
         self._renewal.forget(subscription)
         body = Unsubscribed(code.value, code.reason)
         self._messages.append(self._codec.push(subscription.channel, body))
-        return True
 
     def _expire(self, now: float) -> None:
         for subscription in self._renewal.expired(now):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
 
 from actors.store import History as StoredHistory
 from serve.asks import Ask, AskGrant, AskJoin
@@ -18,7 +17,6 @@ from serve.directives import (
 )
 from serve.protocol import (
     EMPTY,
-    ClientInfo,
     Close,
     CommandError,
     DisconnectCode,
@@ -27,7 +25,6 @@ from serve.protocol import (
     Refreshed,
     Subscribed,
     UnsubscribeCode,
-    Unsubscribed,
 )
 from serve.pulse import ttl
 from serve.session import State
@@ -119,17 +116,12 @@ class DirectedSession(AuthorisedSession):
         self._asks.append(AskGrant(0, (subscription,), connecting=False, data=directive.data))
 
     def _made(self, directive: SubscribeClients, grant: Grant) -> Subscription:
-        options = self._access.options(directive.channel)
-        if directive.override:
-            options = options.model_copy(update=directive.override)
-        claims = self._client.claims
-        # The very object: a field is left out only where it has its default itself.
-        conn_info = EMPTY if claims.info is None else Raw(msgspec.json.encode(claims.info))
-        info = ClientInfo(claims.user, self.client, conn_info, directive.info or EMPTY)
+        options = self._client.options(directive.channel, directive.override)
         return Subscription(
             directive.channel,
             options,
-            msgspec.json.encode(info),
+            # The very object: a field is left out only where it has its default itself.
+            self._client.info(directive.info or EMPTY),
             grant,
             server_side=True,
             recover=directive.since,
@@ -166,9 +158,7 @@ class DirectedSession(AuthorisedSession):
             # Its reply comes first: a client ignores news of what it does not have.
             self._revoked.add(subscription)
             return None
-        self._forget(subscription)
-        code = UnsubscribeCode.SERVER_UNSUBSCRIBE
-        self._messages.append(self._codec.push(channel, Unsubscribed(code.value, code.reason)))
+        self._end(subscription, UnsubscribeCode.SERVER_UNSUBSCRIBE)
         return subscription
 
     def _forget(self, subscription: Subscription) -> None:

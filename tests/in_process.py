@@ -1,10 +1,15 @@
 """A pipeline without actors, for tests of what stands around it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
+from actors.metrics import Numbers
+from actors.nozzle import Nozzle
 from actors.publisher import Publisher
+from actors.settings import NozzleSettings, Settings
+from actors.store_memory import MemoryStore
 
 
 class InProcessWay:
@@ -52,3 +57,29 @@ class ThreadWay:
     def close(self) -> None:
         """End the thread."""
         self._actor.shutdown()
+
+
+@asynccontextmanager
+async def pipeline(store: MemoryStore, settings: Settings) -> AsyncIterator[None]:
+    """Run a nozzle and a publisher on a store of two partitions."""
+    publisher = Publisher(
+        store,
+        settings.channel_settings,
+        Numbers("publisher"),
+        partitions=2,
+        message_bytes_max=65_536,
+    )
+    nozzle = Nozzle(
+        store,
+        InProcessWay(publisher),
+        range(2),
+        NozzleSettings(pace_s=0, block_s=0.05),
+        Numbers("nozzle"),
+        window=8,
+    )
+    running = asyncio.create_task(nozzle.run())
+    try:
+        yield
+    finally:
+        nozzle.drain()
+        await running

@@ -13,21 +13,17 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from actors.metrics import Numbers
-from actors.nozzle import Nozzle
-from actors.publisher import Publisher
 from actors.settings import (
     AuthSettings,
     ChannelSettings,
     ClientSettings,
     EdgeSettings,
-    NozzleSettings,
     QueueSettings,
     Settings,
 )
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
-from tests.in_process import InProcessWay
+from tests.in_process import pipeline
 
 SECRET = "s" * 32
 KEPT = ChannelSettings(
@@ -121,24 +117,8 @@ class Client:
 async def two_edges(settings: Settings = SETTINGS) -> AsyncIterator[Two]:
     """Run two edges with a pipeline behind them."""
     store = MemoryStore(2)
-    publisher = Publisher(
-        store,
-        settings.channel_settings,
-        Numbers("publisher"),
-        partitions=2,
-        message_bytes_max=65_536,
-    )
-    nozzle = Nozzle(
-        store,
-        InProcessWay(publisher),
-        range(2),
-        NozzleSettings(pace_s=0, block_s=0.05),
-        Numbers("nozzle"),
-        window=8,
-    )
-    running = asyncio.create_task(nozzle.run())
     edges = [Edge(settings, store, store) for _ in range(2)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30), pipeline(store, settings):
         try:
             for edge in edges:
                 await edge.start()
@@ -150,5 +130,3 @@ async def two_edges(settings: Settings = SETTINGS) -> AsyncIterator[Two]:
         finally:
             for edge in edges:
                 await edge.close()
-            nozzle.drain()
-            await running

@@ -6,6 +6,7 @@ https://centrifugal.dev/docs/transports/http_stream,
 https://centrifugal.dev/docs/transports/uni_http_stream
 """
 
+from dataclasses import replace
 from typing import Final
 
 from serve.protocol_json import JSON, ONE_WAY_JSON
@@ -21,20 +22,19 @@ def json_lines(block: bytes) -> bytes:
 
 
 _HEADERS: Final = {"Content-Type": "application/x-ndjson"}
-HTTP_STREAM: Final = StreamKind(
+_JSON_STREAM: Final = StreamKind(
     path="/connection/http_stream",
     methods=("POST",),
     wire=Wire(JSON, json_lines, stream=True),
     one_way=False,
     headers=_HEADERS,
-    protobuf=StreamKind(
-        path="/connection/http_stream",
-        methods=("POST",),
-        wire=Wire(PROTOBUF, bytes, stream=True),
-        one_way=False,
-        headers={"Content-Type": PROTOBUF_TYPE},
-    ),
 )
+_PROTOBUF_STREAM: Final = replace(
+    _JSON_STREAM,
+    wire=Wire(PROTOBUF, bytes, stream=True),
+    headers={"Content-Type": PROTOBUF_TYPE},
+)
+HTTP_STREAM: Final = replace(_JSON_STREAM, protobuf=_PROTOBUF_STREAM)
 ONE_WAY_HTTP_STREAM: Final = StreamKind(
     path="/connection/uni_http_stream",
     methods=("POST",),

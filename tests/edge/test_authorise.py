@@ -21,7 +21,8 @@ from actors.settings_file import load
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
 from tests.conftest import raywire
-from tests.edge.test_edge import SETTINGS, command, pipeline, publish, running_edge
+from tests.edge.test_edge import SETTINGS, command, publish, running_edge
+from tests.in_process import pipeline
 
 MANUAL: Final = Path(__file__).parents[2] / "docs" / "authorisation.md"
 
@@ -227,7 +228,7 @@ async def test_function_that_hangs_holds_up_no_other(
     store = MemoryStore(2)
     given = settings(tmp_path, rules, rpc, time_limit_s=0.5)
     async with (
-        pipeline(store),
+        pipeline(store, SETTINGS),
         running_edge(store, given) as edge,
         opened(edge) as one,
         opened(edge) as two,

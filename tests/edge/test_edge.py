@@ -14,21 +14,17 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from actors.errors import SettingsError
-from actors.metrics import Numbers
-from actors.nozzle import Nozzle
-from actors.publisher import Publisher
 from actors.settings import (
     AuthSettings,
     ChannelSettings,
     ClientSettings,
     EdgeSettings,
-    NozzleSettings,
     QueueSettings,
     Settings,
 )
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
-from tests.in_process import InProcessWay
+from tests.in_process import pipeline
 
 KEY = {"X-API-Key": "a key"}
 SETTINGS = Settings(
@@ -38,33 +34,6 @@ SETTINGS = Settings(
     edge=EdgeSettings(listen="127.0.0.1:0", publish_timeout_s=5),
     auth=AuthSettings(api_key=SecretStr("a key"), token_secret=SecretStr("s" * 32)),
 )
-
-
-@asynccontextmanager
-async def pipeline(store: MemoryStore, settings: Settings = SETTINGS) -> AsyncIterator[None]:
-    """Run a nozzle and a publisher on the store."""
-    publisher = Publisher(
-        store,
-        settings.channel_settings,
-        Numbers("publisher"),
-        partitions=2,
-        message_bytes_max=65_536,
-    )
-
-    nozzle = Nozzle(
-        store,
-        InProcessWay(publisher),
-        range(2),
-        NozzleSettings(pace_s=0, block_s=0.05),
-        Numbers("nozzle"),
-        window=8,
-    )
-    running = asyncio.create_task(nozzle.run())
-    try:
-        yield
-    finally:
-        nozzle.drain()
-        await running
 
 
 @asynccontextmanager
@@ -82,7 +51,7 @@ async def running_edge(store: MemoryStore, settings: Settings = SETTINGS) -> Asy
 async def edge() -> AsyncIterator[Edge]:
     """An edge with a pipeline behind it."""
     store = MemoryStore(2)
-    async with pipeline(store), running_edge(store) as running:
+    async with pipeline(store, SETTINGS), running_edge(store) as running:
         yield running
 
 
@@ -159,7 +128,7 @@ async def test_publish_under_way_finishes_while_closing() -> None:
         publishing = asyncio.create_task(publish(edge, channel="news", data=1))
         await store._wait_for(lambda: [q for q in store._queues.values() if q], 5)
         closing = asyncio.create_task(edge.close())
-        async with pipeline(store):
+        async with pipeline(store, SETTINGS):
             response = await publishing
             await closing
 
@@ -227,7 +196,7 @@ async def test_edge_that_broke_fails_its_check(edge: Edge) -> None:
 async def test_numbers_of_the_edge_are_written() -> None:
     """While it runs, its numbers stand in the store under its name."""
     store = MemoryStore(2)
-    async with pipeline(store), running_edge(store) as edge:
+    async with pipeline(store, SETTINGS), running_edge(store) as edge:
         async with websocket(edge) as client:
             await command(client, id=1, connect={})
             await command(client, id=2, subscribe={"channel": "news"})
@@ -277,7 +246,7 @@ async def test_idempotency_key_holds_at_every_edge() -> None:
             while not any((await store.queue_lengths(range(2))).values()):
                 await asyncio.sleep(0.01)
         lost.cancel()
-        async with pipeline(store):
+        async with pipeline(store, SETTINGS):
             results = await asyncio.gather(publish(two), publish(one), publish(two))
     assert list(results) == [results[0]] * 3
     assert results[0]["offset"] == 1

@@ -12,7 +12,8 @@ from actors.settings import ChannelSettings, ClientSettings
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
 from serve.tokens import make_token
-from tests.edge.test_edge import SETTINGS, pipeline, publish, running_edge, websocket
+from tests.edge.test_edge import SETTINGS, publish, running_edge, websocket
+from tests.in_process import pipeline
 
 LIMITED = SETTINGS.model_copy(
     update={

@@ -11,8 +11,9 @@ from websockets.typing import Subprotocol
 
 from actors.settings import ChannelSettings
 from actors.store_memory import MemoryStore
-from tests.edge.test_edge import SETTINGS, pipeline, publish, running_edge
+from tests.edge.test_edge import SETTINGS, publish, running_edge
 from tests.edge.test_transports import Edge, closed, hear, running, say, subscribed
+from tests.in_process import pipeline
 from tests.protobuf_speech import SCHEMA, from_protobuf, to_protobuf
 
 PROTOBUF = Subprotocol("centrifuge-protobuf")
@@ -187,7 +188,7 @@ async def test_missed_publications_are_recovered() -> None:
     store = MemoryStore(2)
     channels = ChannelSettings(history_size=10, history_ttl_s=60, force_recovery=True)
     settings = SETTINGS.model_copy(update={"channels": channels})
-    async with pipeline(store), running_edge(store, settings) as edge:
+    async with pipeline(store, SETTINGS), running_edge(store, settings) as edge:
         url = f"ws://{edge.address}/connection/websocket?format=protobuf"
         async with connect(url) as socket:
             first = await Client(socket).subscribed("a")
@@ -218,7 +219,7 @@ async def test_stream_by_http() -> None:
     """A Content-Type makes it Protobuf, in both directions; the end is told, too."""
     store = MemoryStore(2)
     async with (
-        pipeline(store),
+        pipeline(store, SETTINGS),
         running_edge(store) as edge,
         httpx.AsyncClient(base_url=f"http://{edge.address}", timeout=10, headers=HEADERS) as http,
         http.stream(

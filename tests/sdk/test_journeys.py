@@ -1,4 +1,4 @@
-"""Centrifugo's Python SDK, against real edges."""
+"""Centrifugo's SDKs, JavaScript under Node and Python, against real edges."""
 
 from collections.abc import AsyncIterator
 
@@ -6,14 +6,14 @@ import pytest
 
 from tests.sdk import journey
 from tests.sdk.journey import Journey
-from tests.sdk.kinds import PYTHON, Kind
+from tests.sdk.kinds import JAVASCRIPT, PYTHON, Kind
 
 pytestmark = pytest.mark.sdk
 
 
-@pytest.fixture(params=PYTHON, ids=str)
+@pytest.fixture(params=[*JAVASCRIPT, *PYTHON], ids=str)
 async def way(request: pytest.FixtureRequest) -> AsyncIterator[Journey]:
-    """Two edges, and its one transport."""
+    """Two edges, with each SDK and transport."""
     kind: Kind = request.param
     async with journey.journey(kind) as found:
         yield found
