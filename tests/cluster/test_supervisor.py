@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,12 @@ def odd_ones(message):
     return message if message.data["n"] % 2 else None
 
 def deadly(message):
-    if message.data["n"] == 37:
+    if message.data["n"] == 5:
         os.kill(os.getpid(), 11)
     return message
 
 def endless(message):
-    if message.data["n"] == 3:
+    if message.data["n"] == 1:
         sum(itertools.repeat(1))  # in C, with the interpreter's lock held
     return message
 
@@ -179,24 +179,21 @@ async def test_dropped_messages_leave_no_gap(
             assert [data["n"] for data in await history(store, "c:a")] == list(range(1, 100, 2))
 
 
-@pytest.mark.parametrize("victim", ["nozzle:0", "publisher:0", "transformer:one:0", "supervisor"])
-async def test_killed_actor_loses_and_repeats_nothing(
-    local_ray: None, valkey_url: str, tmp_path: Path, victim: str
+async def test_killed_actors_lose_and_repeat_nothing(
+    local_ray: None, valkey_url: str, tmp_path: Path
 ) -> None:
     """Whichever actor is killed under load, all is applied once, in order, and it comes back."""
     settings = make_settings(tmp_path, stage("one", "double", replicas=2))
     channels = [f"c:{n}" for n in range(8)]
     with pipeline(settings, valkey_url):
         async with edge_store(settings, valkey_url) as store:
-            kill_it: Callable[[], Awaitable[None]] = lambda: asyncio.to_thread(  # noqa: E731
-                kill, settings, victim
-            )
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(publish(store, channels, 4000))
-                for _ in range(2):
-                    await kill_it()
-            await applied(store)
-            expected = [{"n": n, "twice": 2 * n} for n in range(4000)]
+            for victim in ("nozzle:0", "publisher:0", "transformer:one:0", "supervisor"):
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(publish(store, channels, 2000))
+                    for _ in range(2):
+                        await asyncio.to_thread(kill, settings, victim)
+                await applied(store)
+            expected = [{"n": n, "twice": 2 * n} for n in range(2000)] * 4
             for channel in channels:
                 assert await history(store, channel) == expected
 
@@ -250,16 +247,16 @@ async def test_message_that_kills_its_process_becomes_a_dead_letter(
     )
     async with edge_store(settings, valkey_url) as store:
         # All of it waits when the pipeline starts, so it goes in one batch.
-        await publish(store, ["c:a"], 60)
+        await publish(store, ["c:a"], 8)
         with pipeline(settings, valkey_url):
             await publish(store, ["c:b", "c:c"], 30)
             await applied(store)
-        assert [data["n"] for data in await history(store, "c:a")] == [*range(37), *range(38, 60)]
+        assert [data["n"] for data in await history(store, "c:a")] == [0, 1, 2, 3, 4, 6, 7]
         for channel in ("c:b", "c:c"):
             assert [data["n"] for data in await history(store, channel)] == list(range(30))
     (letter,) = dead_letters(valkey_url, settings)
     assert (letter["channel"], letter["stage"]) == ("c:a", "two")
-    assert json.loads(letter["data"])["n"] == 37
+    assert json.loads(letter["data"])["n"] == 5
     assert "process ended on it 2 times" in letter["error"]
 
 
@@ -269,12 +266,12 @@ async def test_message_that_hangs_in_c_becomes_a_dead_letter(
     """What no exception can interrupt loses its process when the stage's limit is over."""
     settings = make_settings(tmp_path, stage("one", "endless", time_limit_s=0.5))
     async with edge_store(settings, valkey_url) as store:
-        await publish(store, ["c:a"], 5)
+        await publish(store, ["c:a"], 3)
         with pipeline(settings, valkey_url):
             await applied(store, within_s=90)
-        assert [data["n"] for data in await history(store, "c:a")] == [0, 1, 2, 4]
+        assert [data["n"] for data in await history(store, "c:a")] == [0, 2]
     (letter,) = dead_letters(valkey_url, settings)
-    assert json.loads(letter["data"])["n"] == 3
+    assert json.loads(letter["data"])["n"] == 1
 
 
 async def test_paused_nozzle_is_replaced_and_does_no_harm_when_it_goes_on(
