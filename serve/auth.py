@@ -76,11 +76,13 @@ class Access:
 
         Raises:
             DisconnectError: It is for another channel, user or client.
-            TokenError: It is not valid.
+            TokenError: It is not valid, or not for subscribing.
             CommandError: It has expired, is not valid yet, or cannot be judged now.
             KeysWantedError: See `KeySet.find`.
         """
         claims = self._judged(self._channel_verifier, token)
+        if claims.channel is None:
+            raise TokenError("it is not for a channel (channel)")
         if (claims.channel, claims.user) != (channel, user) or claims.client not in ("", client):
             raise DisconnectError(DisconnectCode.INVALID_TOKEN)
         if claims.ttl_s is not None and claims.ttl_s <= 0:
@@ -136,14 +138,14 @@ class Access:
 
         Never to `$` channels, nor where a function of the user's decides.
 
-        A channel limited to some users is for those alone, whatever else is allowed.
+        A channel limited to some users is for those alone, whatever else the namespace allows.
         https://centrifugal.dev/docs/server/channel_permissions
         """
         if channel.startswith("$"):
             return False
         _, limited, users = channel.rpartition("#")
         if limited and options.allow_user_limited_channels:
-            return bool(user) and user in users.split(",")
+            return self.client.insecure or (bool(user) and user in users.split(","))
         if options.authorise_subscribe:
             return False
         known = bool(user) or options.allow_subscribe_for_anonymous

@@ -1,6 +1,6 @@
 """Who a session speaks for: turns its requests into asks, as far as it may have them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -83,15 +83,19 @@ class Client:
         if personal is not None:
             granted.setdefault(personal, Grant())
         found = {
-            channel: self._subscription(
-                channel, wishes.get(channel, Subscribe()), grant, server_side=True
-            )
+            channel: self._by_server(channel, wishes.get(channel, Subscribe()), grant)
             for channel, grant in granted.items()
         }
         for channel, wish in wishes.items():
             if channel not in found and self._may_have(channel):
-                found[channel] = self._subscription(channel, wish, Grant(), server_side=True)
+                found[channel] = self._by_server(channel, wish, Grant())
         return found
+
+    def _by_server(self, channel: str, wish: Subscribe, grant: Grant) -> Subscription:
+        # As in Centrifugo: no tag filter, and deltas that there are not are passed over.
+        deltas = wish.delta in self._access.options(channel).allowed_delta_types
+        shape = DELTAS if deltas else STORED
+        return self._subscription(channel, wish, grant, server_side=True, shape=shape)
 
     def _may_have(self, channel: str) -> bool:
         try:
@@ -100,26 +104,27 @@ class Client:
             raise DisconnectError(DisconnectCode.BAD_REQUEST) from error
         return self._access.may_subscribe(channel, options, self.claims.user)
 
-    def room_for(self, channel: str, mine: Collection[str]) -> ChannelSettings:
+    def room_for(self, request: Subscribe, mine: Collection[str]) -> ChannelSettings:
         """Return the settings of a channel that the client could subscribe to.
 
         Raises:
             CommandError: It has it already, or too many, or there is no such channel.
-            DisconnectError: The name is empty.
+            DisconnectError: The request is not of the protocol.
         """
-        options = self._access.options(channel)
-        if channel in mine:
+        if not request.channel or request.delta not in ("", "fossil"):
+            raise DisconnectError(DisconnectCode.BAD_REQUEST)
+        if request.channel in mine:
             raise CommandError(ErrorCode.ALREADY_SUBSCRIBED)
         if len(mine) >= self._access.client.channels_max:
             raise CommandError(ErrorCode.LIMIT_EXCEEDED)
-        return options
+        return self._access.options(request.channel)
 
     def subscribe(self, request: Subscribe, options: ChannelSettings) -> Subscription:
         """Return the subscription that the client asks for.
 
         Raises:
             CommandError: It may not have it.
-            DisconnectError: The request is not of the protocol, or its token is for another.
+            DisconnectError: Its token is for another.
             KeysWantedError: See `KeySet.find`.
         """
         # A token decides alone; so it must, where the name asks for one ($).
@@ -129,24 +134,30 @@ class Client:
             grant = Grant()
         else:
             raise CommandError(ErrorCode.PERMISSION_DENIED)
-        return self.granted(request, grant, by_token=bool(request.token))
+        return self.granted(request, grant)
 
-    def granted(self, request: Subscribe, grant: Grant, *, by_token: bool) -> Subscription:
+    def granted(self, request: Subscribe, grant: Grant) -> Subscription:
         """Return the subscription that the client may have.
 
         Raises:
             CommandError: The request asks for what there is not.
-            DisconnectError: It is not of the protocol.
         """
-        if request.delta not in ("", "fossil"):
-            raise DisconnectError(DisconnectCode.BAD_REQUEST)
-        return self._subscription(
-            request.channel,
-            request,
-            grant,
-            by_token=by_token,
-            shape=_shape(request, self._access.options(request.channel)),
-        )
+        shape = self._shape(request, self._access.options(request.channel))
+        return self._subscription(request.channel, request, grant, shape=shape)
+
+    def _shape(self, request: Subscribe, options: ChannelSettings) -> Shape:
+        """Return how a client wants publications, as far as the namespace lets it.
+
+        Raises:
+            CommandError: Its tag filter is not valid, not allowed, or together with deltas.
+        """
+        tag_filter = read_tag_filter(request.tf, self._access.client)
+        deltas = request.delta in options.allowed_delta_types
+        if tag_filter is None:
+            return DELTAS if deltas else STORED
+        if deltas or not options.allow_tags_filter:
+            raise CommandError(ErrorCode.BAD_REQUEST)
+        return Filtered(tag_filter)
 
     def _grant(self, request: Subscribe) -> Grant:
         try:
@@ -159,7 +170,8 @@ class Client:
     def renew(self, request: SubRefresh, subscription: Subscription) -> None:
         """Go on with what a new subscription token gives: its time, and what others see.
 
-        Settings that it overrides count from the next subscription on.
+        What else it gives (`data`, `override`) counts from the next subscription on, as in
+        Centrifugo.
 
         Raises:
             CommandError: It has expired, or cannot be judged now.
@@ -172,12 +184,22 @@ class Client:
             )
         except TokenError as error:
             raise DisconnectError(DisconnectCode.INVALID_TOKEN) from error
-        subscription.grant, subscription.info = grant, self.info(_raw(grant.info))
+        subscription.grant, subscription.info = grant, self.info(grant)
 
-    def info(self, chan_info: Raw) -> bytes:
+    def known_anew(self, claims: Claims, mine: Iterable[Subscription]) -> None:
+        """Go on with other claims, of the same user: others see from now on what they say.
+
+        Subscriptions stay as they are, whatever the claims say of channels.
+        """
+        self.claims = claims
+        for subscription in mine:
+            subscription.info = self.info(subscription.grant)
+
+    def info(self, grant: Grant) -> bytes:
         """Return the client as others see it in a channel: `ClientInfo` as JSON."""
         claims = self.claims
-        return msgspec.json.encode(ClientInfo(claims.user, self.id, _raw(claims.info), chan_info))
+        info = ClientInfo(claims.user, self.id, _raw(claims.info), _raw(grant.info))
+        return msgspec.json.encode(info)
 
     def options(self, channel: str, override: Mapping[str, bool]) -> ChannelSettings:
         """Return the settings of a channel as they hold for one subscription.
@@ -198,26 +220,27 @@ class Client:
         grant: Grant,
         *,
         server_side: bool = False,
-        by_token: bool = False,
-        shape: Shape = STORED,
+        shape: Shape,
     ) -> Subscription:
         options = self.options(channel, grant.override)
         user = self.claims.user
         reads = self._access.may(Operation.HISTORY, options, user, subscribed=True)
         sees = self._access.may(Operation.PRESENCE, options, user, subscribed=True)
-        recovers = wish.recover or (
-            options.auto_cache_recover and options.force_recovery_mode == "cache"
+        positioned = wish.positioned and (options.allow_positioning or reads)
+        recoverable = options.force_recovery or (
+            wish.recoverable and (options.allow_recovery or reads)
         )
+        latest = options.auto_cache_recover and options.force_recovery_mode == "cache"
+        recovers = wish.recover or (latest and recoverable)
         return Subscription(
             channel,
             options,
-            self.info(_raw(grant.info)),
+            self.info(grant),
             grant,
             server_side=server_side,
-            by_token=by_token,
             recover=StreamPosition(wish.offset, wish.epoch) if recovers else None,
-            positioned=options.force_positioning or (wish.positioned and reads),
-            recoverable=options.force_recovery or (wish.recoverable and reads),
+            positioned=options.force_positioning or positioned,
+            recoverable=recoverable,
             pushes_joins=options.join_leave
             and (options.force_push_join_leave or (wish.join_leave and sees)),
             must_recover=bool(wish.flag & _REJECT_UNRECOVERED) and not server_side,
@@ -228,9 +251,11 @@ class Client:
         """Refuse who may not publish.
 
         Raises:
-            CommandError: It may not.
+            CommandError: It may not, or gave no data.
         """
         options = self._access.options(request.channel)
+        if not bytes(request.data):
+            raise CommandError(ErrorCode.BAD_REQUEST)
         user = self.claims.user
         if not self._access.may(Operation.PUBLISH, options, user, subscribed=subscribed):
             raise CommandError(ErrorCode.PERMISSION_DENIED)
@@ -238,21 +263,14 @@ class Client:
     def publish(
         self, command_id: int, request: Publish, subscription: Subscription | None
     ) -> AskPublish:
-        """Return what the client publishes, signed with who it is.
-
-        Raises:
-            CommandError: It gave no data.
-        """
-        data = bytes(request.data)
-        if not data:
-            raise CommandError(ErrorCode.BAD_REQUEST)
+        """Return what the client publishes, signed with who it is."""
         if subscription is not None:
             info = decode_json(subscription.info)
         else:
             info = {"user": self.claims.user, "client": self.id}
             if self.claims.info is not None:
                 info["conn_info"] = self.claims.info
-        return AskPublish(command_id, request.channel, data, Meta(info=info))
+        return AskPublish(command_id, request.channel, bytes(request.data), Meta(info=info))
 
     def history(self, command_id: int, request: History, *, subscribed: bool) -> AskHistory:
         """Return which part of a channel's history the client asks for.
@@ -292,21 +310,6 @@ class Client:
         user = self.claims.user
         if not self._access.may(Operation.PRESENCE, options, user, subscribed=subscribed):
             raise CommandError(ErrorCode.PERMISSION_DENIED)
-
-
-def _shape(request: Subscribe, options: ChannelSettings) -> Shape:
-    """Return how a client wants publications, as far as the namespace lets it.
-
-    Raises:
-        CommandError: Its tag filter is not valid, not allowed, or together with deltas.
-    """
-    tag_filter = read_tag_filter(request.tf)
-    deltas = request.delta in options.allowed_delta_types
-    if tag_filter is None:
-        return DELTAS if deltas else STORED
-    if deltas or not options.allow_tags_filter:
-        raise CommandError(ErrorCode.BAD_REQUEST)
-    return Filtered(tag_filter)
 
 
 def _raw(value: Any) -> Raw:

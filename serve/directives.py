@@ -70,7 +70,7 @@ class RefreshClients(_ToClients, frozen=True, kw_only=True, omit_defaults=True, 
     Attributes:
         expired: At once (code 3005).
         expire_at_s: Seconds since the epoch; 0: never.
-        info: Shown to others as `conn_info` from the next subscription on; empty: as before.
+        info: Shown to others as `conn_info` from then on; empty: as before.
     """
 
     expired: bool = False

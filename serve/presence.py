@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct, json
 
 from actors.errors import UnavailableError
-from actors.settings import ClientSettings
+from actors.settings_client import ClientSettings
 from actors.store import EdgeStore
 from serve.subscription import Subscription
 

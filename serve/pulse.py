@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from actors.settings import ClientSettings
+from actors.settings_client import ClientSettings
 from serve.protocol import DisconnectCode, DisconnectError
 
 _NEVER: Final = math.inf

@@ -5,6 +5,7 @@ Sans-I/O. A time counts from the reply that tells the client of it.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from serve.auth import Access
@@ -69,9 +70,17 @@ class Renewal:
         return min(self._ends.values(), default=math.inf)
 
     def refresh(
-        self, client: Client, request: Refresh, now: float, *, version: str
+        self,
+        client: Client,
+        request: Refresh,
+        subscriptions: Mapping[str, Subscription],
+        now: float,
+        *,
+        version: str,
     ) -> RefreshResult:
-        """Prolong the connection.
+        """Prolong the connection, and let others see what the new token says of the client.
+
+        What it says of channels counts from the next connection on, as in Centrifugo.
 
         Raises:
             CommandError: The token cannot be judged now; nothing has changed.
@@ -88,10 +97,17 @@ class Renewal:
             raise
         if claims.user != client.claims.user:
             raise DisconnectError(DisconnectCode.INVALID_TOKEN)
-        if set(claims.channels) != set(client.claims.channels):
+        old = client.claims
+        if claims.channels.keys() - subscriptions or (
+            old.channels.keys() - claims.channels
+        ).intersection(subscriptions):
             # Which channels the server subscribes is settled at connect: have it come again.
             raise DisconnectError(DisconnectCode.INSUFFICIENT_STATE)
-        client.claims = claims
+        # What it does not say stays as it was.
+        info = old.info if claims.info is None else claims.info
+        meta = old.meta if claims.meta is None else claims.meta
+        claims = replace(claims, info=info, meta=meta)
+        client.known_anew(claims, subscriptions.values())
         self._pulse.expire(claims.ttl_s, now)
         return RefreshResult(client.id, version, *ttl(claims.ttl_s))
 
@@ -110,12 +126,14 @@ class Renewal:
             DisconnectError: The token is not valid, for another, or not asked for.
             KeysWantedError: See `KeySet.find`.
         """
+        if not request.channel:
+            raise DisconnectError(DisconnectCode.BAD_REQUEST)
         subscription = subscriptions.get(request.channel)
         if subscription is None:
             raise CommandError(ErrorCode.PERMISSION_DENIED)
+        if subscription.server_side or subscription.grant.by_function:
+            raise DisconnectError(DisconnectCode.BAD_REQUEST)
         if not request.token:
             raise CommandError(ErrorCode.BAD_REQUEST)
-        if not subscription.by_token:
-            raise DisconnectError(DisconnectCode.BAD_REQUEST)
         client.renew(request, subscription)
         return SubRefreshResult(*self.begin(subscription, now))

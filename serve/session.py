@@ -345,7 +345,8 @@ class Session:
         self._messages += [self._codec.push(subscription.channel, push) for push in joins]
 
     def _refresh(self, command_id: int, request: Refresh) -> None:
-        result = self._renewal.refresh(self._client, request, self._now, version=self.place.version)
+        version, mine = self.place.version, self.subscriptions
+        result = self._renewal.refresh(self._client, request, mine, self._now, version=version)
         self._reply(command_id, result)
 
     def _sub_refresh(self, command_id: int, request: SubRefresh) -> None:
@@ -355,7 +356,7 @@ class Session:
     # --- channels
 
     def _subscribe(self, command_id: int, request: Subscribe) -> None:
-        options = self._client.room_for(request.channel, self.subscriptions)
+        options = self._client.room_for(request, self.subscriptions)
         self._begin(command_id, self._client.subscribe(request, options))
 
     def _begin(self, command_id: int, subscription: Subscription) -> None:

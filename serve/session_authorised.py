@@ -125,7 +125,7 @@ class AuthorisedSession(Session):
         self._ask(command_id, request, asked)
 
     def _subscribe(self, command_id: int, request: Subscribe) -> None:
-        options = self._client.room_for(request.channel, self.subscriptions)
+        options = self._client.room_for(request, self.subscriptions)
         if request.token or not self._access.asks_subscribe(request.channel, options):
             super()._subscribe(command_id, request)
             return
@@ -134,8 +134,8 @@ class AuthorisedSession(Session):
         self._ask(command_id, request, asked)
 
     def _subscribe_by(self, command_id: int, request: Subscribe, grant: Grant) -> None:
-        self._client.room_for(request.channel, self.subscriptions)
-        self._begin(command_id, self._client.granted(request, grant, by_token=False))
+        self._client.room_for(request, self.subscriptions)
+        self._begin(command_id, self._client.granted(request, grant))
 
     def _publish(self, command_id: int, request: Publish) -> None:
         if not self._access.options(request.channel).authorise_publish:

@@ -108,20 +108,21 @@ class DirectedSession(AuthorisedSession):
         if directive.channel in self.subscriptions or full or _is_over(ttl_s):
             return
         try:
-            subscription = self._made(directive, Grant(ttl_s=ttl_s))
+            subscription = self._made(directive, ttl_s)
         except (CommandError, DisconnectError):
             return  # This edge knows no such namespace; the one that was asked does.
         self.subscriptions[directive.channel] = subscription
         self._renewal.begin(subscription, self._now)
         self._asks.append(AskGrant(0, (subscription,), connecting=False, data=directive.data))
 
-    def _made(self, directive: SubscribeClients, grant: Grant) -> Subscription:
+    def _made(self, directive: SubscribeClients, ttl_s: float | None) -> Subscription:
+        info = msgspec.json.decode(directive.info) if directive.info else None
+        grant = Grant(info, ttl_s=ttl_s)
         options = self._client.options(directive.channel, directive.override)
         return Subscription(
             directive.channel,
             options,
-            # The very object: a field is left out only where it has its default itself.
-            self._client.info(directive.info or EMPTY),
+            self._client.info(grant),
             grant,
             server_side=True,
             recover=directive.since,
@@ -174,7 +175,7 @@ class DirectedSession(AuthorisedSession):
         claims = dataclasses.replace(self._client.claims, ttl_s=ttl_s)
         if directive.info:
             claims = dataclasses.replace(claims, info=msgspec.json.decode(directive.info))
-        self._client.claims = claims
+        self._client.known_anew(claims, self.subscriptions.values())
         self._pulse.expire(ttl_s, self._now)
         self._messages.append(self._codec.push("", Refreshed(*ttl(ttl_s))))
 

@@ -21,7 +21,7 @@ from serve.protocol import (
     SubscribeResult,
 )
 from serve.protocol_json import publication
-from serve.shape import STORED, Deltas, Run, Shape
+from serve.shape import STORED, Deltas, Filtered, Run, Shape
 from serve.tokens import Grant
 
 HELD_BYTES_MAX = 2**20
@@ -48,7 +48,6 @@ class Subscription:
         info: The client as others see it: `ClientInfo` as JSON.
         grant: What its token gives; None: it has none.
         server_side: The server made it; it ends only with the connection.
-        by_token: The client brought a token for it, and may bring a new one.
         recover: From where the client asks for what it missed; None: it does not.
         positioned: The client must not miss anything unknowingly.
         recoverable: The client may recover later; implies `positioned`.
@@ -65,7 +64,6 @@ class Subscription:
         grant: Grant | None = None,
         *,
         server_side: bool = False,
-        by_token: bool = False,
         recover: StreamPosition | None = None,
         positioned: bool = False,
         recoverable: bool = False,
@@ -78,7 +76,6 @@ class Subscription:
         self.info = info
         self.grant = grant if grant is not None else Grant()
         self.server_side = server_side
-        self.by_token = by_token
         self.recoverable = recoverable and options.has_history
         self.positioned = (positioned or recoverable) and options.has_history
         self.pushes_joins = pushes_joins
@@ -100,7 +97,9 @@ class Subscription:
         if ask is None:
             return None
         if self.options.force_recovery_mode == "cache":
-            return None if (ask.offset, ask.epoch) == (top, epoch) else Read(None, 1, reverse=True)
+            most = limit if isinstance(self.shape, Filtered) else 1
+            at_top = (ask.offset, ask.epoch) == (top, epoch)
+            return None if at_top else Read(None, most, reverse=True)
         hopeless = (ask.epoch and ask.epoch != epoch) or top - ask.offset > limit
         if hopeless or ask.offset == top:
             return None
@@ -133,17 +132,18 @@ class Subscription:
     def _start_recovering(
         self, ask: StreamPosition, history: History, result: SubscribeResult
     ) -> None:
-        cache = self.options.force_recovery_mode == "cache"
-        result.recovered = (cached if cache else recovered)(ask, history)
-        if not result.recovered:
-            if self._must_recover:
-                raise CommandError(ErrorCode.UNRECOVERABLE_POSITION)
-            return
         missed = self.shape.shaped([(offset, [body]) for offset, body in history.publications])
-        result.publications = [publication(offset, body) for offset, (body,) in missed]
-        if not cache:
+        if self.options.force_recovery_mode == "cache":
+            missed = missed[:1]  # The newest comes first.
+            result.recovered = cached(ask, history) and bool(missed or not history.publications)
+        else:
+            result.recovered = recovered(ask, history)
+        if result.recovered:
+            result.publications = [publication(offset, body) for offset, (body,) in missed]
             # The client goes forward from here with each of the publications.
             result.offset = ask.offset
+        elif self._must_recover:
+            raise CommandError(ErrorCode.UNRECOVERABLE_POSITION)
 
     def offer(self, run: Run) -> Run | None:
         """Take publications that follow on those offered before; return what to send now.
@@ -214,10 +214,10 @@ def recovered(ask: StreamPosition, history: History) -> bool:
 
 
 def cached(ask: StreamPosition, history: History) -> bool:
-    """Tell whether the client is, or will be by the one publication read, at the top.
+    """Tell whether the client is, or will be by the newest publication, which is first, at the top.
 
     https://centrifugal.dev/docs/server/cache_recovery
     """
     if not history.publications:
         return 0 < ask.offset == history.offset and ask.epoch == history.epoch
-    return history.publications[-1][0] == history.offset
+    return history.publications[0][0] == history.offset

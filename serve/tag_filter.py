@@ -3,19 +3,22 @@
 https://centrifugal.dev/docs/server/publication_filtering
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
+from actors.settings_client import ClientSettings
 from serve.protocol import CommandError, ErrorCode
 
-NODES_MAX: Final = 100
-"""Conditions of one filter; more: error 107."""
-DEPTH_MAX: Final = 10
-"""How deep they may be nested."""
+DEPTH_MAX: Final = 100
+"""How deep conditions may be nested, whatever the settings: each level takes of Python's stack."""
+# What Centrifugo takes for a number (https://github.com/quagmt/udecimal): no exponent, no blanks.
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]{1,19})?")
+_NUMBER_LENGTH_MAX: Final = 200
 
 
 class TagFilter(Struct, frozen=True):
@@ -23,19 +26,20 @@ class TagFilter(Struct, frozen=True):
 
     Attributes:
         op: Empty for a comparison; `and`, `or`, `not` join `nodes`.
-        key: The tag compared. One that a publication lacks is equal to nothing.
+        key: The tag compared. One that a publication lacks is equal to nothing, and in a list where
+            an empty text is.
         cmp: `eq`, `neq`, `in`, `nin`, `ex`, `nex`, `sw`, `ew`, `ct`; as numbers `lt`, `lte`, `gt`,
             `gte`, which do not hold for what is not a number.
         val: What it is compared with.
         vals: The same for `in` and `nin`.
-        nodes: What is joined: one for `not`, else one or more.
+        nodes: What is joined: one for `not`, else one or more. A comparison passes them over.
     """
 
     op: str = ""
     key: str = ""
     cmp: str = ""
     val: str = ""
-    vals: tuple[str, ...] = ()
+    vals: frozenset[str] = frozenset()
     nodes: tuple["TagFilter", ...] = ()
 
     def matches(self, tags: Mapping[str, str]) -> bool:
@@ -53,11 +57,8 @@ _Comparison = Callable[[str | None, TagFilter], bool]
 
 
 def _number(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
+    is_number = len(text) <= _NUMBER_LENGTH_MAX and _NUMBER.fullmatch(text)
+    return Decimal(text) if is_number else None
 
 
 def _numeric(holds: Callable[[Decimal, Decimal], bool]) -> _Comparison:
@@ -72,8 +73,8 @@ def _numeric(holds: Callable[[Decimal, Decimal], bool]) -> _Comparison:
 _COMPARISONS: Final[Mapping[str, _Comparison]] = {
     "eq": lambda tag, node: tag == node.val,
     "neq": lambda tag, node: tag != node.val,
-    "in": lambda tag, node: tag in node.vals,
-    "nin": lambda tag, node: tag not in node.vals,
+    "in": lambda tag, node: (tag or "") in node.vals,
+    "nin": lambda tag, node: (tag or "") not in node.vals,
     "ex": lambda tag, node: tag is not None,
     "nex": lambda tag, node: tag is None,
     "sw": lambda tag, node: tag is not None and tag.startswith(node.val),
@@ -84,10 +85,12 @@ _COMPARISONS: Final[Mapping[str, _Comparison]] = {
     "gt": _numeric(lambda one, other: one > other),
     "gte": _numeric(lambda one, other: one >= other),
 }
+_LISTS: Final = frozenset({"in", "nin"})
+_UNARY: Final = frozenset({"ex", "nex"})
 _decode: Final = msgspec.json.Decoder(TagFilter).decode
 
 
-def read_tag_filter(text: Raw) -> TagFilter | None:
+def read_tag_filter(text: Raw, limits: ClientSettings) -> TagFilter | None:
     """Return the filter of a subscribe request; None: it has none.
 
     Raises:
@@ -99,24 +102,40 @@ def read_tag_filter(text: Raw) -> TagFilter | None:
         found = _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise CommandError(ErrorCode.BAD_REQUEST) from error
-    if _size((found,), DEPTH_MAX) > NODES_MAX:
+    nodes = _nodes(found)
+    values = sum(len(node.vals) for node in nodes)
+    if len(nodes) > limits.filter_conditions_max or values > limits.filter_values_max:
         raise CommandError(ErrorCode.BAD_REQUEST)
     return found
 
 
-def _size(nodes: Sequence[TagFilter], depth: int) -> int:
-    """Return how many conditions there are, all of them valid and not too deep."""
-    if not depth or not all(map(_is_valid, nodes)):
-        raise CommandError(ErrorCode.BAD_REQUEST)
-    return len(nodes) + sum(_size(node.nodes, depth - 1) for node in nodes if node.nodes)
+def _nodes(found: TagFilter) -> list[TagFilter]:
+    """Return all conditions, which are valid and not too deep."""
+    nodes: list[TagFilter] = []
+    level = [found]
+    for _ in range(DEPTH_MAX):
+        if not all(map(_is_valid, level)):
+            break
+        nodes += level
+        level = [below for node in level if node.op for below in node.nodes]
+        if not level:
+            return nodes
+    raise CommandError(ErrorCode.BAD_REQUEST)
 
 
 def _is_valid(node: TagFilter) -> bool:
     match node.op:
         case "":
-            return bool(node.key) and node.cmp in _COMPARISONS and not node.nodes
+            return _is_comparison(node)
         case "and" | "or":
             return len(node.nodes) > 0
         case "not":
             return len(node.nodes) == 1
     return False
+
+
+def _is_comparison(node: TagFilter) -> bool:
+    if node.cmp in _UNARY:
+        return not node.val and not node.vals
+    given, other = (node.vals, node.val) if node.cmp in _LISTS else (node.val, node.vals)
+    return node.cmp in _COMPARISONS and bool(node.key and given) and not other

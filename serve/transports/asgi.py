@@ -114,7 +114,7 @@ async def _serve_one_way(hub: Hub, websocket: WebSocket) -> None:
     )
     take = partial(take_first, connection)
     request = websocket.query_params.get("cf_connect")
-    if request is not None:
+    if request:
         take(request.encode(errors="replace"))
     await run(
         outlet,

@@ -33,4 +33,5 @@ ONE_WAY_SSE: Final = StreamKind(
     one_way=True,
     headers=_HEADERS,
     opening=b"\r\n",
+    not_empty=("POST",),
 )

@@ -15,8 +15,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.settings import ChannelSettings, Settings
 from actors.settings_authorise import AuthoriseSettings
+from actors.settings_client import ClientSettings
 from actors.settings_file import load
 from actors.store_memory import MemoryStore
 from serve.edge import Edge

@@ -14,14 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from actors.errors import SettingsError
-from actors.settings import (
-    AuthSettings,
-    ChannelSettings,
-    ClientSettings,
-    EdgeSettings,
-    QueueSettings,
-    Settings,
-)
+from actors.settings import AuthSettings, ChannelSettings, EdgeSettings, QueueSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
 from tests.in_process import pipeline

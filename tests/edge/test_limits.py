@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from actors.settings import ChannelSettings, ClientSettings
+from actors.settings import ChannelSettings
+from actors.settings_client import ClientSettings
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
 from serve.tokens import make_token

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.settings import ChannelSettings, ClientSettings
+from actors.settings import ChannelSettings
+from actors.settings_client import ClientSettings
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
 from tests.edge.test_edge import SETTINGS, publish, running_edge

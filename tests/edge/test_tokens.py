@@ -6,7 +6,8 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings, TokenSettings
+from actors.settings import AuthSettings, ChannelSettings, Settings, TokenSettings
+from actors.settings_client import ClientSettings
 from actors.store_memory import MemoryStore
 from serve.tokens import make_token
 from tests.edge.test_edge import SETTINGS, command, publish, running_edge, websocket

@@ -17,7 +17,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from actors.message import Ack, Meta
-from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.settings import ChannelSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import FeedGroup, FeedRecord
 from actors.store_memory import MemoryStore
 from serve.emulation import Emulation
@@ -398,12 +399,13 @@ def one_way(edge: Edge, request: str | None = None, **options: Any) -> connect:
     return connect(f"ws://{edge.host}/connection/uni_websocket{query}", **options)
 
 
-@pytest.mark.parametrize("how", ["by query", "by message"])
+@pytest.mark.parametrize("how", ["by query", "by message", "by message after an empty query"])
 async def test_one_way_socket_tells_what_happens(edge: Edge, how: str) -> None:
     """The connect push first, then one push a frame, whatever the client says meanwhile."""
     wanted = '{"subs": {"plain:a": {}}}'
-    async with one_way(edge, wanted if how == "by query" else None) as ws:
-        if how == "by message":
+    queries = {"by query": wanted, "by message": None}
+    async with one_way(edge, queries.get(how, "")) as ws:
+        if how != "by query":
             await ws.send(wanted)
         (first,) = await hear(ws, 1)
         assert set(first["connect"]["subs"]) == {"plain:a"}
@@ -547,11 +549,12 @@ async def test_bad_token_ends_the_stream(edge: Edge) -> None:
 
 @pytest.mark.parametrize("request_", ["nonsense", "[]", '{"subs":1}'])
 async def test_malformed_request_is_a_bad_request(edge: Edge, request_: str) -> None:
-    """Status 400, in the query and in the body."""
+    """Status 400, in the query and in the body, which must not be empty."""
     url = f"http://{edge.host}/connection/uni_sse"
     async with httpx.AsyncClient() as client:
         assert (await client.get(url, params={"cf_connect": request_})).status_code == 400
         assert (await client.post(url, content=request_)).status_code == 400
+        assert (await client.post(url)).status_code == 400
         assert (await client.post(url, content=b"x" * 70_000)).status_code == 413
         assert (await client.put(url)).status_code == 405
 

@@ -20,7 +20,8 @@ from actors.metrics import Numbers
 from actors.nozzle import Nozzle
 from actors.partition import Keys, partition_of
 from actors.publisher import Publisher
-from actors.settings import ChannelSettings, ClientSettings, NozzleSettings, QueueSettings, Settings
+from actors.settings import ChannelSettings, NozzleSettings, QueueSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import FeedRecord, NewMessage
 from actors.store_redis import RedisLedger, RedisQueueReader
 from actors.store_redis_edge import RedisEdgeStore

@@ -29,7 +29,8 @@ from hypothesis.stateful import (
 from actors.message import FIRST_ID, Ack, Meta
 from actors.pacing import Backoff
 from actors.partition import Keys, partition_of
-from actors.settings import ChannelSettings, ClientSettings, QueueSettings, Settings
+from actors.settings import ChannelSettings, QueueSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import Claim, Commit, Group
 from actors.store_redis import RedisLedger
 from serve.feed import FeedFollower

@@ -16,7 +16,8 @@ from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.message import Ack, Meta
 from actors.pacing import Backoff
 from actors.partition import partition_of
-from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings
+from actors.settings import AuthSettings, ChannelSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import Claim, Commit, FeedGroup, FeedRecord, Group, History
 from actors.store_memory import MemoryStore
 from serve.connection import Connection
@@ -64,13 +65,16 @@ class Store(MemoryStore):
             raise UnavailableError("away")
         return await super().history(channel, **how)
 
-    def publish(self, channel: str, *data: Any, size: int = 100) -> FeedRecord:
+    def publish(
+        self, channel: str, *data: Any, size: int = 100, tags: dict[str, str] | None = None
+    ) -> FeedRecord:
         """Commit publications, and return the feed's record of them."""
         partition = partition_of(channel, 8)
         after = self._applied.get((partition, partition), "0-0")
         self.committed += 1
         upto = f"{self.committed}-0"
-        bodies = [b'{"data":%b}' % json.dumps(item).encode() for item in data]
+        head = b'"tags":%b,' % json.dumps(tags).encode() if tags else b""
+        bodies = [b'{%b"data":%b}' % (head, json.dumps(item).encode()) for item in data]
         group = Group(channel, bodies, [(partition, upto)] * len(bodies))
         if not channel.startswith("plain"):
             group.history_size, group.history_ttl_s = size, 60

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 from actors.message import Ack, Meta
-from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.settings import ChannelSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import History
 from actors.store_memory import MemoryStore
 from serve.hub import Hub

@@ -7,7 +7,8 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings, TokenSettings
+from actors.settings import AuthSettings, ChannelSettings, Settings, TokenSettings
+from actors.settings_client import ClientSettings
 from actors.store import History
 from serve.asks import AskJoin, AskKeys, AskLeave
 from serve.auth import Access
@@ -148,14 +149,20 @@ def test_expired_subscription_token_may_be_replaced() -> None:
     assert "subscribe" in client.subscribe("open:a", exp=NOW_S + 1)
 
 
-@pytest.mark.parametrize(
-    "wrong", [token_for("open:b"), token_for("open:a", user="v"), token(sub="u")]
-)
+@pytest.mark.parametrize("wrong", [token_for("open:b"), token_for("open:a", user="v")])
 def test_token_for_another_closes(wrong: str) -> None:
-    """Another channel or user, or no channel at all: 3500."""
+    """Another channel or user: 3500."""
     client = Client().connected()
     client.say(2, subscribe={"channel": "open:a", "token": wrong})
     assert client.closed == 3500
+
+
+def test_connection_token_is_not_for_subscribing() -> None:
+    """It names no channel: 103, as for any token that is not valid."""
+    client = Client().connected()
+    reply = client.say(2, subscribe={"channel": "open:a", "token": token(sub="u")})
+    assert error_of(reply) == ErrorCode.PERMISSION_DENIED
+    assert client.closed is None
 
 
 def test_token_may_override_settings() -> None:
@@ -277,6 +284,35 @@ def test_refreshed_token_must_go_with_the_connection(
     assert client.closed == code
 
 
+def test_refreshed_token_is_about_channels_that_the_client_has() -> None:
+    """Not about what the last token said: 3010 only where something would be other."""
+    client = Client().connected(channels=["open:a"])
+    client.say(2, subscribe={"channel": "open:b"})
+    both = token(sub="u", channels=["open:a", "open:b"])
+    assert "refresh" in client.say(3, refresh={"token": both})
+    client.say(4, unsubscribe={"channel": "open:b"})
+    assert "refresh" in client.say(5, refresh={"token": token(sub="u", channels=["open:a"])})
+    client.say(6, refresh={"token": both})
+    assert client.closed == 3010
+
+
+def test_refreshed_token_says_who_the_client_is() -> None:
+    """Others see it at once, in channels that the client has; what is not said stays as it was."""
+    client = Client().connected(subs={"open:a": {"info": 1}}, info="old", meta={"m": 1})
+    client.subscribe("open:b", info=2)
+    override = {"force_recovery": {"value": True}}
+    fresh = {"open:a": {"info": 9, "override": override}, "open:b": {}}
+    client.say(3, refresh={"token": token(sub="u", info="new", subs=fresh)})
+    client.say(4, refresh={"token": token(sub="u", subs=fresh)})
+    a, b = (client.session.subscriptions[f"open:{name}"] for name in "ab")
+    assert [json.loads(s.info) for s in (a, b)] == [
+        {"user": "u", "client": "id", "conn_info": "new", "chan_info": info} for info in (1, 2)
+    ]
+    # As in Centrifugo: what it says of channels counts from the next connection on.
+    assert not a.recoverable
+    assert client.session._client.claims.meta == {"m": 1}
+
+
 # --- subscriptions
 
 
@@ -375,16 +411,24 @@ def test_sub_refresh_with_a_bad_token_closes(fresh: str) -> None:
     assert client.closed == 3500
 
 
-def test_sub_refresh_of_what_cannot_be_refreshed() -> None:
-    """Not subscribed: 103. Subscribed without a token, or by the server: 3501."""
-    for claims in ({}, {"channels": ["open:a"]}):
-        client = Client().connected(**claims)
-        if not claims:
-            client.say(2, subscribe={"channel": "open:a"})
-        fresh = token_for("open:b")
+@pytest.mark.parametrize("fresh", ["", token_for("open:a")])
+def test_sub_refresh_of_what_cannot_be_refreshed(fresh: str) -> None:
+    """Not subscribed: 103. Subscribed by the server, or without a name: 3501."""
+    for channel in ("open:a", ""):
+        client = Client().connected(channels=["open:a"])
         assert error_of(client.sub_refresh("open:b", fresh)) == ErrorCode.PERMISSION_DENIED
-        client.sub_refresh("open:a", token_for("open:a"))
+        client.sub_refresh(channel, fresh)
         assert client.closed == 3501
+
+
+def test_token_gives_an_end_to_what_had_none() -> None:
+    """A subscription made without one takes a token, as in Centrifugo."""
+    client = Client().connected()
+    client.say(2, subscribe={"channel": "open:a"})
+    reply = client.sub_refresh("open:a", token_for("open:a", exp=NOW_S + 60))
+    assert reply == {"id": 3, "sub_refresh": {"expires": True, "ttl": 60}}
+    (push,) = client.wait(85)
+    assert push["push"]["unsubscribe"]["code"] == 2501
 
 
 def test_closed_session_has_nothing_due() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from pydantic import SecretStr
 
-from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings
+from actors.settings import AuthSettings, ChannelSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import History
 from serve.asks import Ask, AskHistory, AskJoin, AskLeave, AskPresence, AskPublish, AskStats
 from serve.auth import Access
@@ -66,6 +67,12 @@ NAMESPACES = {
         }
     ),
     "cache": OPEN.model_copy(update={"force_recovery": True, "force_recovery_mode": "cache"}),
+    "wish": ChannelSettings(
+        allow_subscribe_for_client=True, history_size=10, history_ttl_s=60, allow_positioning=True
+    ),
+    "back": ChannelSettings(
+        allow_subscribe_for_client=True, history_size=10, history_ttl_s=60, allow_recovery=True
+    ),
 }
 
 
@@ -425,7 +432,7 @@ def test_sub_refresh_has_nothing_to_refresh() -> None:
         ErrorCode.BAD_REQUEST
     )
     client.say({"id": 2, "sub_refresh": {"channel": "open:a", "token": "t"}})
-    assert client.closed == 3501
+    assert client.closed == 3500
 
 
 # --- subscribe
@@ -450,10 +457,13 @@ def test_subscribe_is_refused(request_: dict[str, Any], code: ErrorCode) -> None
     assert client.session.subscriptions == {}
 
 
-@pytest.mark.parametrize("request_", [{}, {"channel": "open:a", "delta": "vcdiff"}])
+@pytest.mark.parametrize(
+    "request_", [{}, *({"channel": name, "delta": "x"} for name in ("open:a", "what:a", "open:b"))]
+)
 def test_malformed_subscribe_closes(request_: dict[str, Any]) -> None:
-    """An empty channel, or an unknown delta type: 3501."""
-    client = Client().connected()
+    """An empty channel, or an unknown delta type, whatever else: 3501."""
+    client = Client(channels_max=1).connected()
+    client.subscribed("open:b", top(0))
     client.say({"id": 2, "subscribe": request_})
     assert client.closed == 3501
 
@@ -471,9 +481,10 @@ def test_subscriptions_are_limited() -> None:
     """Error 106; an ended one makes room."""
     client = Client(channels_max=1).connected()
     client.subscribed("open:a", top(0))
-    assert client.say({"id": 2, "subscribe": {"channel": "open:b"}}) == error(
-        ErrorCode.LIMIT_EXCEEDED
-    )
+    for other in ("open:b", "what:a"):
+        assert client.say({"id": 2, "subscribe": {"channel": other}}) == error(
+            ErrorCode.LIMIT_EXCEEDED
+        )
     client.say({"id": 3, "unsubscribe": {"channel": "open:a"}})
     client.session.answer(client.ask(AskLeave), UnsubscribeResult(), client.now)
     client.heard()
@@ -525,6 +536,17 @@ def test_positions_need_permission_to_read_history() -> None:
     client.say({"id": 1, "connect": {"token": token(sub="u", channels=["closed:a"])}})
     (reply,) = client.join(top(5))
     assert reply["connect"]["subs"]["closed:a"] == {}
+
+
+def test_positions_may_be_allowed_to_those_who_may_not_read_history() -> None:
+    """By settings of their own, one for each."""
+    client = Client().connected()
+    position = {"positioned": True, "offset": 5, "epoch": "e"}
+    both = {"positioned": True, "recoverable": True}
+    assert client.subscribed("wish:a", top(5), **both) == position
+    assert client.subscribed("wish:b", top(5)) == {}
+    assert client.subscribed("back:a", top(5), **both) == {**position, "recoverable": True}
+    assert client.subscribed("back:b", top(5), positioned=True) == {}
 
 
 # --- recovery
@@ -625,7 +647,10 @@ def test_client_may_refuse_to_start_with_a_gap() -> None:
 
 
 def test_whether_it_was_recovering_is_what_the_client_asked() -> None:
-    """Also where there is nothing to recover from; or what the server asks in its place."""
+    """Also where there is nothing to recover from; or what the server asks in its place.
+
+    That is only where the subscription is recoverable.
+    """
     client = Client().connected()
     assert client.subscribed("open:a", top(1), recover=True) == {"was_recovering": True}
     assert "was_recovering" not in client.subscribed("recover:a", top(1))
@@ -634,7 +659,6 @@ def test_whether_it_was_recovering_is_what_the_client_asked() -> None:
         "positioned": True,
         "recovered": True,
         "was_recovering": True,
-        "offset": 3,
         "epoch": "e",
         "publications": [{"offset": 3, "data": 3}],
     }
@@ -677,12 +701,12 @@ def test_cache_mode_reads_the_latest() -> None:
 def test_cache_mode_gives_the_latest(
     wish: dict[str, Any], history: History, recovered: bool, count: int
 ) -> None:
-    """Recovered where the client will have the latest publication."""
+    """Recovered where the client will have the latest publication, on which it counts on."""
     client = Client().connected()
     result = client.subscribed("cache:a", history, recover=True, **wish)
     assert result.get("recovered", False) is recovered
     assert len(result.get("publications", [])) == count
-    assert result.get("offset", 0) == history.offset
+    assert result.get("offset", 0) == (wish.get("offset", 0) if recovered else history.offset)
 
 
 # --- the race between reply and live publications
@@ -824,6 +848,7 @@ def test_publish_is_signed_with_the_client() -> None:
         ({"channel": "closed:a", "data": 1}, ErrorCode.PERMISSION_DENIED),
         ({"channel": "what:a", "data": 1}, ErrorCode.UNKNOWN_CHANNEL),
         ({"channel": "open:a"}, ErrorCode.BAD_REQUEST),
+        ({"channel": "closed:a"}, ErrorCode.BAD_REQUEST),
     ],
 )
 def test_publish_is_refused(request_: dict[str, Any], code: ErrorCode) -> None:

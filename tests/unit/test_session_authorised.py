@@ -8,8 +8,9 @@ import pytest
 from msgspec import Raw
 from pydantic import SecretStr
 
-from actors.settings import AuthSettings, ChannelSettings, ClientSettings, Settings
+from actors.settings import AuthSettings, ChannelSettings, Settings
 from actors.settings_authorise import AuthoriseSettings
+from actors.settings_client import ClientSettings
 from actors.store import History
 from serve.approach import Approach
 from serve.asks import Ask, AskJoin, AskPublish, AskRuling
@@ -364,17 +365,27 @@ def test_channel_that_came_meanwhile_is_not_had_twice() -> None:
     client.say({"id": 2, "subscribe": {"channel": "asks:a"}})
     ask = client.ask(AskRuling)
     client.session.subscriptions["asks:a"] = client.session._client.granted(
-        Subscribe("asks:a"), Grant(), by_token=False
+        Subscribe("asks:a"), Grant()
     )
     client.session.ruled(ask, Grant(by_function=True), client.now)
     assert client.heard() == error(ErrorCode.ALREADY_SUBSCRIBED)
 
 
-def test_wrong_request_is_refused_after_the_answer() -> None:
+def test_wrong_request_is_refused_unasked() -> None:
     """A `delta` that is unknown is not of the protocol."""
     client = Client().connected()
     client.say({"id": 2, "subscribe": {"channel": "asks:a", "delta": "x"}})
+    assert client.session.take_asks() == []
+    assert client.closed == 3501
+
+
+def test_subscription_by_a_function_cannot_be_refreshed() -> None:
+    """By no token: its time is for the function to say."""
+    client = Client().connected()
+    client.say({"id": 2, "subscribe": {"channel": "asks:a"}})
     client.rule(Grant(by_function=True))
+    client.join(EMPTY)
+    client.say({"id": 3, "sub_refresh": {"channel": "asks:a", "token": "t"}})
     assert client.closed == 3501
 
 

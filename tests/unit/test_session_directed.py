@@ -5,7 +5,8 @@ from typing import Any
 
 from msgspec import Raw
 
-from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.settings import ChannelSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import History
 from serve.asks import AskGrant, AskJoin
 from serve.auth import Access
@@ -284,13 +285,17 @@ def test_refresh_prolongs_or_ends() -> None:
         assert other.session.close == Close(3005, "connection expired")
 
 
-def test_refreshed_info_is_seen_from_the_next_subscription_on() -> None:
-    """What others see of subscriptions made before stays as it was."""
+def test_refreshed_info_is_seen_at_once() -> None:
+    """In channels that the client has already, where its `chan_info` stays, and in later ones."""
     client = Client()
-    client.direct(RefreshClients(info=Raw(b'{"name":"x"}')))
-    client.direct(SubscribeClients(channel="plain:a"))
-    info = json.loads(client.session.subscriptions["plain:a"].info)
-    assert info["conn_info"] == {"name": "x"}
+    client.direct(SubscribeClients(channel="plain:a", info=Raw(b"1")))
+    client.join()
+    for directive in (RefreshClients(info=Raw(b'{"name":"x"}')), RefreshClients()):
+        client.direct(directive)
+    client.direct(SubscribeClients(channel="plain:b"))
+    a, b = (json.loads(client.session.subscriptions[f"plain:{name}"].info) for name in "ab")
+    assert (a["conn_info"], a["chan_info"]) == ({"name": "x"}, 1)
+    assert b == {"user": "", "client": "id", "conn_info": {"name": "x"}}
 
 
 def test_closed_session_takes_no_directive() -> None:

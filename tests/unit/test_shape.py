@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from actors.message import Ack, Meta
-from actors.settings import ChannelSettings, ClientSettings, Settings
+from actors.settings import ChannelSettings, Settings
+from actors.settings_client import ClientSettings
 from actors.store import FeedGroup, FeedRecord
 from serve.hub import Hub
+from serve.protocol_json import decode_connect
 from serve.shape import DELTAS, Filtered
 from serve.tag_filter import TagFilter
 from tests.fossil_apply import apply
-from tests.unit.test_hub import Client, Store
+from tests.unit.test_hub import ONE_WAY, WIRE, Client, Store
 
 KEPT = ChannelSettings(
     history_size=100, history_ttl_s=60, force_recovery=True, allowed_delta_types=("fossil",)
@@ -24,6 +26,9 @@ SETTINGS = Settings(
         "d": KEPT,
         "plain": ChannelSettings(allowed_delta_types=("fossil",), allow_tags_filter=True),
         "t": KEPT.model_copy(update={"allow_tags_filter": True}),
+        "cache": KEPT.model_copy(
+            update={"force_recovery_mode": "cache", "allow_tags_filter": True}
+        ),
         "none": KEPT.model_copy(update={"allowed_delta_types": ()}),
     },
 )
@@ -165,6 +170,44 @@ async def test_deltas_need_positions_and_leave(hub: Hub, store: Store, channel: 
     assert client.data() == [long(1), long(2)]
 
 
+@pytest.mark.parametrize("one_way", [False, True])
+async def test_deltas_of_what_the_server_subscribes(
+    hub: Hub, store: Store, *, one_way: bool
+) -> None:
+    """Where the connect request asks for them; unknown ones are passed over, as in Centrifugo."""
+    hub.deliver([store.publish("d:a", *map(long, range(3)))])
+    client = Client(hub, ONE_WAY if one_way else WIRE)
+    delta = {"delta": "fossil", "recover": True, "offset": 1}
+    subs = {"d:a": delta, "d:b": {"delta": "x"}, "d:c": {}, "plain:a": {"delta": "fossil"}}
+    if one_way:
+        client.connection.connect(decode_connect(json.dumps({"subs": subs}).encode()))
+    else:
+        client.say({"id": 1, "connect": {"subs": subs}})
+    await client.until(lambda: len(client.heard()) == 1)
+    found = client.heard()[0]["connect"]["subs"]
+    assert {channel: result.get("delta") for channel, result in found.items()} == {
+        "d:a": True,
+        "d:b": None,
+        "d:c": None,
+        "plain:a": None,
+    }
+    hub.deliver([store.publish("d:a", long(3)), store.publish("d:a", long(4))])
+    pushes = [m if one_way else m["push"] for m in client.heard()[1:]]
+    reader = Reader()
+    got = [reader.read(p) for p in (*found["d:a"]["publications"], *(p["pub"] for p in pushes))]
+    assert got == [long(number) for number in (1, 2, 3, 4)]
+    assert reader.deltas == 2
+
+
+async def test_server_side_subscriptions_have_no_filter(hub: Hub) -> None:
+    """A wish for one is passed over, as in Centrifugo: all publications come."""
+    client = Client(hub)
+    client.say({"id": 1, "connect": {"subs": {"plain:a": {"tf": ODD}}}})
+    await client.until(lambda: len(client.replies()) == 1)
+    hub.deliver([tagged(0, "0", "1")])
+    assert client.data() == [0, 1]
+
+
 def tagged(first: int, *odds: str) -> FeedRecord:
     """Return a record of publications with a tag."""
     bodies = [b'{"tags":{"odd":"%b"},"data":%d}' % (odd.encode(), n) for n, odd in enumerate(odds)]
@@ -198,6 +241,29 @@ async def test_filter_keeps_offsets_in_recovery(hub: Hub, store: Store) -> None:
 
 
 @pytest.mark.parametrize(
+    ("odds", "limit", "expected"),
+    [
+        ("011", 300, (True, [3])),
+        ("010", 300, (True, [2])),
+        ("000", 300, (False, [])),
+        ("100", 2, (False, [])),
+    ],
+)
+async def test_cache_mode_gives_the_latest_that_is_wanted(
+    store: Store, odds: str, limit: int, expected: tuple[bool, list[int]]
+) -> None:
+    """Of the newest `recovery_max`. There is none: not recovered. All as in Centrifugo."""
+    client_settings = SETTINGS.client.model_copy(update={"recovery_max": limit})
+    hub = Hub(SETTINGS.model_copy(update={"client": client_settings}), store, refuse)
+    for odd in odds:
+        hub.deliver([store.publish("cache:a", 0, tags={"odd": odd})])
+    client = await Client(hub).subscribed("cache:a", tf=ODD, recover=True)
+    reply = client.replies()[1]["subscribe"]
+    got = [publication["offset"] for publication in reply.get("publications", [])]
+    assert (reply.get("recovered", False), got) == expected
+
+
+@pytest.mark.parametrize(
     ("channel", "wishes"),
     [
         ("d:a", {"tf": ODD}),
@@ -206,7 +272,10 @@ async def test_filter_keeps_offsets_in_recovery(hub: Hub, store: Store) -> None:
     ],
 )
 async def test_refused_filters(hub: Hub, channel: str, wishes: dict[str, Any]) -> None:
-    """Not allowed, not valid, or together with deltas: 107, and the connection goes on."""
+    """Not allowed, not valid, or together with deltas: 107, and the connection goes on.
+
+    Centrifugo's SDKs refuse both together; its server sends deltas, and forgets the filter.
+    """
     client = await Client(hub).subscribed(channel, **wishes)
     assert client.replies()[1]["error"]["code"] == 107
     assert client.closed is None
