@@ -19,6 +19,8 @@ QUEUE_STAGE: Final = "queue"
 """The stage of a dead letter that was not readable at all."""
 
 CHANNEL_LENGTH_MAX: Final = 255
+VERSION_MAX: Final = 2**64 - 1
+VERSION_EPOCH_LENGTH_MAX: Final = 255
 # Printable ASCII without blanks, as Centrifugo's own check; a channel is also part of a key.
 _CHANNEL: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -34,6 +36,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         count: Amounts to add to the channel's counters, by name. They are added once, with the
             commit, and the totals stand in the publication's data under `counts`. Needs data
             that is a non-empty object.
+        version, version_epoch: See `Meta`.
         id: The entry's id in the queue; its first part is the time of arrival in ms.
     """
 
@@ -42,6 +45,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     info: dict[str, Any] | None = None
     count: dict[str, int] = {}
+    version: int = 0
+    version_epoch: str = ""
     id: str = FIRST_ID
 
     def replace(self, **changes: Any) -> "Message":
@@ -66,6 +71,11 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
         delta: Subscribers may get this publication as a delta; see `ChannelSettings.delta_publish`.
         probe: Goes the whole way without transforms and makes no publication.
         count: See `Message`. Set by transforms.
+        version: Of the state that the data is; above 0, the publication takes no effect where the
+            channel has seen that version or a higher one. Only with a history. What a transform
+            makes of one message may share one version.
+        version_epoch: Where versions begin anew: a lower one takes effect if the epoch is another
+            than that of the version seen last. Empty: whatever that one is.
     """
 
     tags: dict[str, str] = {}
@@ -76,6 +86,8 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     delta: bool = False
     probe: bool = False
     count: dict[str, int] = {}
+    version: int = 0
+    version_epoch: str = ""
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -212,14 +224,17 @@ def decode_meta(text: bytes) -> Meta:
     """Decode an entry's field `m`; empty text is an empty `Meta`.
 
     Raises:
-        MessageError: It is not JSON, or not of that shape.
+        MessageError: It is not JSON, or not of that shape, or has no valid version.
     """
     if not text:
         return Meta()
     try:
-        return _decode_meta(text)
+        meta = _decode_meta(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MessageError(f"field m is not valid: {error}") from error
+    if meta.version:
+        check_version(meta.version, meta.version_epoch)
+    return meta
 
 
 def token_of(entry: Entry) -> str:
@@ -292,6 +307,18 @@ def check_channel(channel: str) -> None:
         raise MessageError(f"channel is longer than {CHANNEL_LENGTH_MAX} bytes")
     if _CHANNEL.fullmatch(channel) is None:
         raise MessageError("channel has characters other than printable ASCII without blanks")
+
+
+def check_version(version: int, epoch: str) -> None:
+    """Refuse a version that breaks the rules.
+
+    Raises:
+        MessageError: It is no unsigned integer of 64 bits, or its epoch is longer than 255 bytes.
+    """
+    if not 0 <= version <= VERSION_MAX:
+        raise MessageError("version is not between 0 and 2**64 - 1")
+    if len(epoch.encode()) > VERSION_EPOCH_LENGTH_MAX:
+        raise MessageError(f"version_epoch is longer than {VERSION_EPOCH_LENGTH_MAX} bytes")
 
 
 def id_key(entry_id: str) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class Keys:
         return f"{self.app}:{{{partition}}}:dead"
 
     def meta(self, partition: int, channel: str) -> str:
-        """Name the hash with a channel's top offset (`o`) and epoch (`e`)."""
+        """Name the hash with a channel's top offset (`o`), epoch (`e`) and version (`v`, `ve`)."""
         return f"{self.app}:{{{partition}}}:meta:{channel}"
 
     def history(self, partition: int, channel: str) -> str:

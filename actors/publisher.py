@@ -69,6 +69,8 @@ class Groups:
             group.keys[index] = meta.key
         if meta.count:
             group.counts[index] = meta.count
+        if meta.version and keeps:
+            group.versions[index] = (meta.version, meta.version_epoch)
         if meta.wait:
             group.waits[index] = (entry.partition, meta.wait)
 
@@ -324,6 +326,7 @@ def _without(group: Group, done: dict[int, tuple[int, int]]) -> Group:
         meta_ttl_s=group.meta_ttl_s,
         keys={places[i]: key for i, key in group.keys.items() if i in places},
         counts={places[i]: amounts for i, amounts in group.counts.items() if i in places},
+        versions={places[i]: version for i, version in group.versions.items() if i in places},
         waits={places[i]: wait for i, wait in group.waits.items() if i in places},
     )
 

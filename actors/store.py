@@ -41,6 +41,8 @@ class Group(msgspec.Struct, gc=False):
         meta_ttl_s: How long offset and epoch outlive the publications.
         keys: Index of a body -> its idempotency key.
         counts: Index of a body -> what to add to the channel's counters.
+        versions: Index of a body -> its version above 0, and its epoch; only with a history. One
+            that is stale (see `Meta`) takes no effect, and its result is the top position.
         waits: Index of a body -> (source partition, token) of who waits for it.
     """
 
@@ -52,6 +54,7 @@ class Group(msgspec.Struct, gc=False):
     meta_ttl_s: int = 0
     keys: dict[int, str] = {}
     counts: dict[int, dict[str, int]] = {}
+    versions: dict[int, tuple[int, str]] = {}
     waits: dict[int, tuple[int, str]] = {}
 
 

@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,6 +23,18 @@ from actors.store_memory_dead import MemoryDeadLetters
 _T = TypeVar("_T")
 
 
+class _Version(NamedTuple):
+    """A version, and the entry that had it."""
+
+    number: int
+    epoch: str
+    entry: tuple[int, str]
+
+    def is_stale_after(self, seen: "_Version") -> bool:
+        """Tell whether it is not above one seen before it. See `Meta`."""
+        return self != seen and self.number <= seen.number and self.epoch in ("", seen.epoch)
+
+
 class _Channel:
     """What is kept of one channel."""
 
@@ -31,8 +43,18 @@ class _Channel:
         self.epoch = secrets.token_hex(4)
         self.bodies: list[bytes] = []
         self.counters: dict[str, int] = {}
+        self.version = _Version(0, "", (0, ""))
         self.first_results: dict[str, tuple[int, str]] = {}
         self.presence: dict[str, tuple[bytes, float]] = {}
+
+    def sees(self, group: Group, index: int) -> bool:
+        """Take note of a body's version; False: it is stale."""
+        if index in group.versions:
+            version = _Version(*group.versions[index], group.ids[index])
+            if version.is_stale_after(self.version):
+                return False
+            self.version = version
+        return True
 
     def count(self, body: bytes, amounts: Mapping[str, int]) -> bytes:
         """Add amounts to the counters, and return the body with the totals."""
@@ -183,14 +205,12 @@ class MemoryStore:
         first = channel.offset + 1
         for index, plain in enumerate(group.bodies):
             key = group.keys.get(index, "")
-            if key and key in channel.first_results:
-                result = channel.first_results[key]
-            else:
-                kept.append(channel.count(plain, group.counts.get(index, {})))
-                result = (0, "")
-                if keeps_history:
-                    channel.offset += 1
-                    result = (channel.offset, channel.epoch)
+            result = channel.first_results.get(key) if key else None
+            if result is None:
+                if channel.sees(group, index):
+                    kept.append(channel.count(plain, group.counts.get(index, {})))
+                    channel.offset += keeps_history
+                result = (channel.offset, channel.epoch) if keeps_history else (0, "")
                 if key:
                     channel.first_results[key] = result
             if index in group.waits:

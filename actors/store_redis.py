@@ -208,7 +208,15 @@ def _packed(group: Group, once: Mapping[int, int]) -> tuple[Any, ...]:
         once,
         {index + 1: amounts for index, amounts in group.counts.items()},
         {index + 1: wait for index, wait in group.waits.items()},
+        _versions(group) if group.versions else None,
     )
+
+
+def _versions(group: Group) -> dict[int, tuple[str, str, str]]:
+    return {
+        index + 1: (str(version), epoch, f"{group.ids[index]}")
+        for index, (version, epoch) in group.versions.items()
+    }
 
 
 def _after(entry_id: str) -> str:

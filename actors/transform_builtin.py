@@ -134,6 +134,8 @@ class Conflate:
     unless set) is the shortest window, and with several transformers nothing else holds: what
     is kept depends on how messages fell into batches. Nothing is ever delayed.
 
+    A message does not take the place of one with a higher version: it would have no effect itself.
+
     Args:
         key: Path of the key, as `symbol`. Messages without it all go on. Not given: the channel
             alone is the key.
@@ -145,15 +147,20 @@ class Conflate:
         self._path = _path(key) if key else None
 
     def batch(self, messages: list[Message]) -> list[Message | None]:
-        """Return each message if no later one has its key, else None."""
-        seen: set[tuple[str, bytes]] = set()
-        kept: list[Message | None] = []
-        for message in reversed(messages):
+        """Return each message if it is the latest with its key, else None."""
+        latest: dict[tuple[str, bytes], int] = {}
+        kept: list[Message | None] = [*messages]
+        for index, message in enumerate(messages):
             key = self._key(message)
-            kept.append(None if key in seen else message)
-            if key is not None:
-                seen.add(key)
-        kept.reverse()
+            if key is None:
+                continue
+            before = latest.get(key)
+            if before is not None and _is_older(message, messages[before]):
+                kept[index] = None
+                continue
+            if before is not None:
+                kept[before] = None
+            latest[key] = index
         return kept
 
     def _key(self, message: Message) -> tuple[str, bytes] | None:
@@ -161,6 +168,13 @@ class Conflate:
             return message.channel, b""
         value = _get(message.data, self._path)
         return None if value is _MISSING else (message.channel, encode_json(value))
+
+
+def _is_older(message: Message, before: Message) -> bool:
+    return 0 < message.version < before.version and message.version_epoch in (
+        "",
+        before.version_epoch,
+    )
 
 
 BUILTINS: Final[Mapping[str, type]] = {

@@ -99,6 +99,8 @@ def decode_item(item: Item) -> None:
             tags=meta.tags,
             info=meta.info,
             count=meta.count,
+            version=meta.version,
+            version_epoch=meta.version_epoch,
             id=entry.id,
         )
     item.messages = [message]
@@ -151,7 +153,7 @@ def _data(message: Message) -> bytes:
 def _meta(message: Message, source: Meta | None, index: int) -> bytes:
     tags, info, count = message.tags, message.info, message.count
     if source is None:
-        if not tags and info is None and not count:
+        if not (tags or count or message.version) and info is None:
             return b""
         source = Meta()
     text = encode_json(
@@ -163,6 +165,8 @@ def _meta(message: Message, source: Meta | None, index: int) -> bytes:
             skip_history=source.skip_history,
             delta=source.delta,
             count=count,
+            version=message.version,
+            version_epoch=message.version_epoch,
         )
     )
     # Structs do not check their fields when they are made; reading them back does.

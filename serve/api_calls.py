@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.errors import MessageError, RaywireError
-from actors.message import Ack, Meta, check_channel
+from actors.message import Ack, Meta, check_channel, check_version
 from actors.settings import ChannelSettings, Settings
 from actors.store import EdgeStore
 from serve.api_clients import ClientCalls
@@ -171,7 +171,7 @@ class ApiCalls:
                 continue
             try:
                 more = _outgoing(request)
-            except (MessageError, ApiError) as error:
+            except MessageError as error:
                 replies[index] = {"error": as_api_error(error).body}
                 continue
             spans[index] = (len(outgoing), len(outgoing) + len(more))
@@ -216,19 +216,20 @@ def _outgoing(request: PublishRequest | BroadcastRequest) -> list[Outgoing]:
     """Return what a request publishes; the intake checks channels and data.
 
     Raises:
-        MessageError: The base64 or the idempotency key is not one.
-        ApiError: It asks for what we do not have.
+        MessageError: The base64, the idempotency key or the version is not one.
     """
-    if request.version:
-        raise ApiError(ErrorCode.NOT_AVAILABLE, "version is not supported")
     if request.idempotency_key and len(request.idempotency_key.encode()) > IDEMPOTENCY_KEY_MAX:
         raise MessageError(f"idempotency_key is longer than {IDEMPOTENCY_KEY_MAX} bytes")
+    version, version_epoch = request.version or 0, request.version_epoch or ""
+    check_version(version, version_epoch)
     data = _data(request)
     meta = Meta(
         tags=request.tags or {},
         key=request.idempotency_key or "",
         skip_history=bool(request.skip_history),
         delta=bool(request.delta),
+        version=version,
+        version_epoch=version_epoch,
     )
     channels = [request.channel] if isinstance(request, PublishRequest) else request.channels
     if not channels:

@@ -92,7 +92,9 @@ class _Publishing(msgspec.Struct, kw_only=True):
         tags: Small labels that subscribers see.
         idempotency_key: A second message of the channel with it takes no effect.
         delta: Deltas may be sent in place of the whole, also where `delta_publish` is off.
-        version: Not supported: anything but 0 is refused, rather than passed over.
+        version: Of the state that the data is: above 0, the message takes no effect where the
+            channel has seen that version or a higher one. Only where there is a history.
+        version_epoch: Where versions begin anew: a lower one takes effect with another epoch.
     """
 
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -102,6 +104,7 @@ class _Publishing(msgspec.Struct, kw_only=True):
     idempotency_key: str | None = None
     delta: bool | None = None
     version: int | None = None
+    version_epoch: str | None = None
 
 
 class PublishRequest(_Publishing):

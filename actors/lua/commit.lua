@@ -6,9 +6,11 @@
 -- ARGV[1]: MessagePack (old str format) of
 --   claims   {{source, after, upto}, ...}
 --   trim     id before which the queue is dropped, or ''
---   groups   {{channel, bodies, history_size, history_ttl_s, meta_ttl_s, once, counts, waits}, ...}
+--   groups   {{channel, bodies, history_size, history_ttl_s, meta_ttl_s, once, counts, waits,
+--             versions}, ...}
 --            once: body's place -> {place in KEYS};  counts: place -> {name -> amount}
 --            waits: place -> {source, token}
+--            versions: place -> {decimal digits, epoch, entry}; nil where no body has one
 --   acks     results known already, passed on in the feed record
 --   dead     dead letters, ready to store
 --   limits   {feed_records_max, dead_records_max, once_ttl_s}
@@ -49,13 +51,26 @@ local function count(body, amounts, key, ttl_s)
   return string.sub(body, 1, -3) .. ',"counts":{' .. table.concat(parts, ',') .. '}}}'
 end
 
--- Return the bodies that take effect, the place among them of each body, and the earlier result
--- of each that repeats an idempotency key.
-local function keep(group, counters_key)
-  local bodies, once, counts = group[2], group[6], group[7]
-  if not next(once) and not next(counts) then return bodies, nil, nil end
+-- Tell whether a version is not above the one seen last; with an epoch: seen in the same one. What
+-- one entry became may share a version. Digits, as Lua's numbers are not exact above 2^53.
+local function is_stale(version, seen)
+  local digits, epoch = version[1], version[2]
+  local last = seen[1]
+  if not last or (epoch ~= '' and epoch ~= seen[2]) then return false end
+  if digits == last then return epoch ~= seen[2] or version[3] ~= seen[3] end
+  if #digits == #last then return digits < last end
+  return #digits < #last
+end
+
+-- Return the bodies that take effect, the place among them of each body (of one that is skipped:
+-- of the last before it), and the earlier result of each that repeats an idempotency key.
+local function keep(group, meta_key, counters_key)
+  local bodies, once, counts, versions = group[2], group[6], group[7], group[9]
+  if not (next(once) or next(counts) or versions) then return bodies, nil, nil end
   local kept, places, earlier = {}, {}, {}
   local mine = {}
+  local found = versions and redis.call('HMGET', meta_key, 'v', 've')
+  local seen = found
   for i, body in ipairs(bodies) do
     local key = once[i] and KEYS[once[i]]
     local result = key and redis.call('GET', key)
@@ -64,12 +79,17 @@ local function keep(group, counters_key)
     elseif result then
       earlier[i] = result
     else
-      if counts[i] then body = count(body, counts[i], counters_key, group[5]) end
-      kept[#kept + 1] = body
+      local version = versions and versions[i]
+      if not (version and is_stale(version, seen)) then
+        if version then seen = version end
+        if counts[i] then body = count(body, counts[i], counters_key, group[5]) end
+        kept[#kept + 1] = body
+      end
       places[i] = #kept
       if key then mine[key] = #kept end
     end
   end
+  if seen ~= found then redis.call('HSET', meta_key, 'v', seen[1], 've', seen[2]) end
   return kept, places, earlier
 end
 
@@ -107,7 +127,7 @@ end
 local heads, published = {}, {}
 for g, group in ipairs(groups) do
   local base = 4 + (g - 1) * 3
-  local kept, places, earlier = keep(group, KEYS[base + 3])
+  local kept, places, earlier = keep(group, KEYS[base + 1], KEYS[base + 3])
   local first, epoch = append(kept, group, KEYS[base + 1], KEYS[base + 2])
   for i, place in pairs(group[6]) do
     if not earlier[i] then

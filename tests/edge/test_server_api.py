@@ -49,6 +49,25 @@ async def test_subscribe_with_a_position_gives_what_came_after(two: Two) -> None
     assert offsets == [2, 3, 4]
 
 
+async def test_subscribers_see_no_stale_versions(two: Two) -> None:
+    """Whichever edge is asked: it answers with the top position, and nothing is delivered."""
+    turned = Two(two.clients, two.asked, two.store)
+    state = {"channel": "recover:a", "version_epoch": "a"}
+    async with two.client() as ann, turned.http:
+        await ann.say({"id": 2, "subscribe": {"channel": "recover:a"}})
+        assert "subscribe" in await ann.hear()
+        top = await two.call("publish", **state, data=9, version=9)
+        for edge in (two, turned):
+            for version in (8, 9):
+                assert await edge.call("publish", **state, data=version, version=version) == top
+        assert (await turned.call("publish", **state, data=10, version=10))["offset"] == 2
+        anew = {**state, "version_epoch": "b"}
+        assert (await two.call("publish", **anew, data=1, version=1))["offset"] == 3
+        assert (await two.call("publish", channel="recover:a", data=0))["offset"] == 4
+        seen = [(await ann.push())["pub"] for _ in range(4)]
+    assert [(pub["offset"], pub["data"]) for pub in seen] == [(1, 9), (2, 10), (3, 1), (4, 0)]
+
+
 async def test_subscribe_means_the_clients_that_are_named(two: Two) -> None:
     """All of a user, or the one with an id; others hear nothing, and twice is once."""
     async with two.client() as first, two.client() as second, two.client("bob") as bob:

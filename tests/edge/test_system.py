@@ -384,8 +384,10 @@ async def test_stop_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
         "data": {"author": "Ann", "text": "y"},
         "idempotency_key": "k",
     }
+    versioned: dict[str, Any] = {"channel": channel(), "data": {"author": "Ann", "text": "y"}}
     with running_system(data) as first:
         result = api(first, "publish", **keyed)["result"]
+        top = api(first, "publish", **versioned, version=2)["result"]
         assert publish_lines(first, burst, 3000) == 3000
         first.ends_by(signal.SIGHUP)  # its terminal was closed
     answered: dict[str, list[int]] = {name: [] for name in names}
@@ -397,6 +399,9 @@ async def test_stop_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         # The key holds across the restart, so the first result comes again.
         assert api(second, "publish", **keyed)["result"] == result
+        # So does the version, through the transforms: an older one changes nothing.
+        assert api(second, "publish", **versioned, version=1)["result"] == top
+        assert api(second, "publish", **versioned, version=3)["result"]["offset"] == 2
         await stopped_while_published_to(second, answered, refused)
         password = second.secrets["redis_password"]
     assert max(map(len, answered.values())) < 900, "the publishers had ended before the stop"

@@ -7,10 +7,19 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from actors.message import Batch, Entry, Meta, decode_json, decode_meta, encode_json, id_key
+from actors.message import (
+    FIRST_ID,
+    Batch,
+    Entry,
+    Meta,
+    decode_json,
+    decode_meta,
+    encode_json,
+    id_key,
+)
 from actors.partition import partition_of
 from actors.settings import ChannelSettings
-from actors.store import FeedRecord, NewMessage
+from actors.store import Claim, FeedRecord, NewMessage
 
 PARTITIONS = 3
 SIZES = {"kept": 10_000, "short": 2, "plain": 0}
@@ -29,19 +38,23 @@ def channel_of(kind: str, partition: int) -> str:
 CHANNELS = tuple(channel_of(kind, p) for kind in SIZES for p in range(PARTITIONS))
 
 
-Wish = tuple[list[str], str, int, int, bool, bool]
-"""Channels, fault, number of the idempotency key, amount to count, skips history, waits."""
+Wish = tuple[list[str], str, int, int, bool, bool, tuple[int, str]]
+"""Channels, fault, number of the key, amount to count, skips history, waits, version and epoch."""
+
+B53 = 2**53
+"""A number that a double cannot tell from the next one."""
 
 # One often, so that batches have several publications for it.
 _OFTEN = (*CHANNELS, *CHANNELS[:1] * 9)
 WISHES = st.lists(
     st.tuples(
-        st.lists(st.sampled_from(_OFTEN), max_size=2, unique=True),
+        st.lists(st.sampled_from(_OFTEN), max_size=2),
         st.sampled_from(["", "", "", "", "", "data", "meta", "channel"]),
         st.sampled_from([0, 0, 1, 2]),
         st.sampled_from([0, 0, 1, 5]),
         st.sampled_from([False, False, False, False, True]),
         st.booleans(),
+        st.sampled_from([*[(0, "")] * 3, (9, ""), (10, ""), (9, "a"), (B53, "a"), (B53 + 1, "a")]),
     ),
     min_size=2,
     max_size=8,
@@ -81,7 +94,7 @@ class Sent:
     def made(self) -> "Iterator[Made]":
         """Yield what the transform makes of it."""
         for index, channel in enumerate(() if self.fault else self.channels):
-            yield Made(self, channel, _key(self.meta, index))
+            yield Made(self, index, channel, _key(self.meta, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +102,14 @@ class Made:
     """One publication of a message."""
 
     sent: Sent
+    index: int
     channel: str
     key: str
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it has an offset."""
+        return SIZES[self.channel.partition(":")[0]] > 0 and not self.sent.meta.skip_history
 
 
 def transformed(batch: Batch) -> Batch:
@@ -110,6 +129,8 @@ def _readdressed(entry: Entry) -> Iterable[Entry]:
                 count=meta.count,
                 skip_history=meta.skip_history,
                 wait="" if index else meta.wait,
+                version=meta.version,
+                version_epoch=meta.version_epoch,
             )
         )
         made.append(Entry(entry.partition, entry.id, channel, entry.data, text))
@@ -152,12 +173,31 @@ def told_by(record: FeedRecord) -> list[Told]:
 
 
 @dataclass(slots=True)
+class _Channel:
+    """What a channel has come to: the numbers of what took effect, the version seen last."""
+
+    numbers: list[int] = field(default_factory=list)
+    top: int = 0
+    seen: Sent | None = None
+
+
+@dataclass(slots=True)
 class Sequential:
-    """All messages accepted, in the order of each queue, and what they must come to."""
+    """All messages accepted, in the order of each queue, and what they must come to.
+
+    What a version comes to depends on what took effect before it, of any source. So the model is
+    told of the commits, in their order.
+    """
 
     entries: dict[int, list[tuple[str, Sent]]] = field(
         default_factory=lambda: {p: [] for p in range(PARTITIONS)}
     )
+    channels: dict[str, _Channel] = field(
+        default_factory=lambda: {channel: _Channel() for channel in CHANNELS}
+    )
+    results: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Number of a message, and index of a publication of it -> the offset that is its result."""
+    _stale: set[tuple[int, int]] = field(default_factory=set)
     _firsts: dict[tuple[str, str], Sent] = field(default_factory=dict)
 
     def accept(self, entry_id: str, sent: Sent) -> None:
@@ -165,6 +205,28 @@ class Sequential:
         self.entries[sent.source].append((entry_id, sent))
         for made in sent.made():
             self._firsts.setdefault((made.channel, made.key), sent)
+
+    def commit(self, target: int, claims: Iterable[Claim]) -> None:
+        """Take a commit that took effect."""
+        for claim in claims:
+            for made in self._made(claim.source, claim.upto, after=claim.after):
+                if partition_of(made.channel, PARTITIONS) == target:
+                    self._take(made, self.channels[made.channel])
+
+    def _take(self, made: Made, channel: _Channel) -> None:
+        place = made.sent.number, made.index
+        first = self.first(made)
+        if first is not made.sent:
+            self.results[place] = self.results[first.number, made.index]
+            return
+        if _is_stale(made, channel.seen):
+            self._stale.add(place)
+        else:
+            channel.numbers.append(made.sent.number)
+            channel.top += made.keeps
+            if made.keeps and made.sent.meta.version:
+                channel.seen = made.sent
+        self.results[place] = channel.top if made.keeps else 0
 
     def ids(self, source: int, *, after: str) -> list[str]:
         """Return the entries of a queue after an id."""
@@ -180,10 +242,14 @@ class Sequential:
         ]
 
     def publications(self, target: int, source: int, *, upto: str) -> dict[str, list[int]]:
-        """Return what a source gives the channels of a target: each key once, in order."""
+        """Return what a source gives a target's channels: in order, nothing repeated or stale."""
         numbers: dict[str, list[int]] = {}
         for made in self._made(source, upto):
-            if partition_of(made.channel, PARTITIONS) == target and self.first(made) is made.sent:
+            if (
+                partition_of(made.channel, PARTITIONS) == target
+                and self.first(made) is made.sent
+                and (made.sent.number, made.index) not in self._stale
+            ):
                 numbers.setdefault(made.channel, []).append(made.sent.number)
         return numbers
 
@@ -200,10 +266,18 @@ class Sequential:
             if sent.meta.wait and sent.fault != "meta" and (sent.fault or sent.channels)
         }
 
-    def _made(self, source: int, upto: str) -> Iterator[Made]:
+    def _made(self, source: int, upto: str, *, after: str = FIRST_ID) -> Iterator[Made]:
+        low, high = id_key(after), id_key(upto)
         for entry_id, sent in self.entries[source]:
-            if id_key(entry_id) <= id_key(upto):
+            if low < id_key(entry_id) <= high:
                 yield from sent.made()
+
+
+def _is_stale(made: Made, seen: Sent | None) -> bool:
+    meta = made.sent.meta
+    if not (made.keeps and meta.version) or seen is None or seen is made.sent:
+        return False
+    return meta.version <= seen.meta.version and meta.version_epoch in ("", seen.meta.version_epoch)
 
 
 def check_channel(told: Sequence[Told], sents: Mapping[int, Sent]) -> dict[str, int]:
@@ -214,8 +288,7 @@ def check_channel(told: Sequence[Told], sents: Mapping[int, Sent]) -> dict[str, 
     totals: dict[str, int] = {}
     for one in told:
         meta = sents[one.number].meta
-        keeps = SIZES[one.channel.partition(":")[0]] > 0 and not meta.skip_history
-        assert bool(one.offset) == keeps
+        assert bool(one.offset) == Made(sents[one.number], 0, one.channel, "").keeps
         for name, amount in meta.count.items():
             totals[name] = totals.get(name, 0) + amount
         assert one.counts == {name: totals[name] for name in meta.count}

@@ -424,6 +424,170 @@ async def test_idempotency_key_twice_in_one_batch(store: Store) -> None:
     assert (await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=9)).offset == 1
 
 
+Version = tuple[int, str]
+V53 = 2**53
+
+
+@pytest.mark.parametrize(
+    ("versions", "accepted"),
+    [
+        ([(2, ""), (1, ""), (2, ""), (3, "")], [0, 3]),
+        ([(9, ""), (10, ""), (9, "")], [0, 1]),
+        ([(V53, ""), (V53 + 1, ""), (V53, ""), (2**64 - 1, ""), (2**64 - 2, "")], [0, 1, 3]),
+        ([(9, "a"), (9, "a"), (1, "b"), (2, "a"), (1, "a")], [0, 2, 3]),
+        ([(9, "a"), (8, ""), (10, ""), (1, "a")], [0, 2, 3]),
+        ([(5, "é"), (5, "é"), (6, "é")], [0, 2]),
+        ([(5, ""), None, (4, ""), None, (6, "")], [0, 1, 3, 4]),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False], ids=["one commit", "a commit each"])
+async def test_stale_version_takes_no_effect(
+    store: Store, versions: list[Version | None], accepted: list[int], together: bool
+) -> None:
+    """Every one is held against those before it; its result is the top position at that point."""
+    entries = await fill(store, len(versions))
+    parts = [range(len(versions))] if together else [range(n, n + 1) for n in range(len(versions))]
+    after = FIRST_ID
+    acks: list[Ack] = []
+    for part in parts:
+        some = group([entries[n] for n in part])
+        for index, n in enumerate(part):
+            version = versions[n]
+            if version is not None:
+                some.versions[index] = version
+            some.waits[index] = (P, str(n))
+        (committed,) = store.ledger.commit([own([entries[n] for n in part], [some], after)])
+        after, acks = entries[part[-1]].id, [*acks, *committed.acks]
+
+    history = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=60)
+    assert [(o, int(decode_json(body)["data"])) for o, body in history.publications] == list(
+        enumerate(accepted, 1)
+    )
+    tops = [sum(n <= index for n in accepted) for index in range(len(versions))]
+    assert {int(a.token): a.offset for a in acks} == dict(enumerate(tops))
+    assert {a.epoch for a in acks} == {history.epoch}
+    records = await store.edge.read_feed({P: FIRST_ID}, limit=100, block_s=1)
+    told = [(g.first + n) for r in records for g in r.groups for n in range(g.count)]
+    assert told == list(range(1, len(accepted) + 1))
+
+
+async def test_one_entrys_publications_share_a_version(store: Store) -> None:
+    """What it became takes effect together, or not at all; another entry's is stale."""
+    one, two, three = await fill(store, 3)
+    some = group([one, one, one, two, two, three])
+    some.versions = dict.fromkeys(range(3), (5, "e")) | dict.fromkeys(range(3, 5), (5, "e"))
+    some.versions[5] = (6, "e")
+    store.ledger.commit([own([one, two, three], [some])])
+    history = await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=60)
+    assert [decode_json(body)["data"] for _, body in history.publications] == [0, 0, 0, 2]
+
+
+async def test_version_is_looked_at_after_the_idempotency_key(store: Store) -> None:
+    """A repeated key gives its first result, whatever its version; a skipped one uses it up."""
+    entries = await fill(store, 5)
+    first = group(entries[:2])
+    first.keys, first.versions = {0: "a"}, {0: (5, ""), 1: (6, "")}
+    store.ledger.commit([own(entries[:2], [first])])
+    second = group(entries[2:])
+    second.keys = {0: "a", 1: "b", 2: "b"}
+    second.versions = {0: (7, ""), 1: (6, ""), 2: (8, "")}
+    second.waits = {index: (P, str(index)) for index in range(3)}
+    (committed,) = store.ledger.commit([own(entries[2:], [second], entries[1].id)])
+    assert {a.token: a.offset for a in committed.acks} == {"0": 1, "1": 2, "2": 2}
+    history = await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=9)
+    assert history.offset == 2
+
+
+async def test_stale_version_is_not_counted(store: Store) -> None:
+    """What takes no effect adds to no counter, and shows no totals."""
+    entries = await fill(store, 2)
+    votes = group(entries)
+    votes.bodies = [b'{"data":{"v":1}}', b'{"data":{"v":2}}']
+    votes.counts, votes.versions = {0: {"up": 2}, 1: {"up": 3}}, {0: (2, ""), 1: (1, "")}
+    store.ledger.commit([own(entries, [votes])])
+    assert await store.edge.counters(CHANNEL) == {"up": 2}
+
+
+async def test_refused_commit_sees_no_versions(store: Store) -> None:
+    """A batch that is sent again is refused by its claim, so the rest of it is not stale."""
+    entries = await fill(store, 3)
+    first = group(entries[:2])
+    first.versions = {0: (1, ""), 1: (2, "")}
+    both = group(entries)
+    both.versions = {0: (1, ""), 1: (2, ""), 2: (3, "")}
+    store.ledger.commit([own(entries[:2], [first])])
+    (refused,) = store.ledger.commit([own(entries, [both])])
+    assert not refused.done
+    rest = group(entries[2:])
+    rest.versions = {0: (3, "")}
+    (committed,) = store.ledger.commit([own(entries[2:], [rest], entries[1].id)])
+    assert committed.done
+    history = await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=9)
+    assert history.offset == 3
+
+
+async def test_versions_outlive_a_removed_history(store: Store) -> None:
+    """They stay as long as offset and epoch do."""
+    entries = await fill(store, 2)
+    for index, (version, after) in enumerate([(2, FIRST_ID), (1, entries[0].id)]):
+        some = group(entries[index : index + 1])
+        some.versions[0] = (version, "")
+        store.ledger.commit([own(entries[index : index + 1], [some], after)])
+        await store.edge.history_remove(CHANNEL)
+    history = await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=9)
+    assert history.offset == 1
+
+
+@pytest.mark.redis
+async def test_versions_end_with_offset_and_epoch(valkey_url: str) -> None:
+    """They are kept in the same place, for as long; in a new epoch any version is new."""
+    reader, ledger = RedisQueueReader(valkey_url, Keys()), RedisLedger(valkey_url, Keys())
+    edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
+    entries = await fill(Store(reader, ledger, edge), 2)
+    meta = Keys().meta(P, CHANNEL)
+    with redis.Redis.from_url(valkey_url) as client:
+        old, new = group(entries[:1]), group(entries[1:])
+        old.versions, new.versions = {0: (2, "e")}, {0: (1, "e")}
+        ledger.commit([own(entries[:1], [old])])
+        assert client.hmget(meta, "v", "ve") == [b"2", b"e"]
+        assert 0 < client.ttl(meta) <= 600
+        client.delete(meta)
+        ledger.commit([own(entries[1:], [new], entries[0].id)])
+        assert client.hmget(meta, "o", "v", "ve") == [b"1", b"1", b"e"]
+        assert 0 < client.ttl(meta) <= 600
+    await reader.close()
+    ledger.close()
+    await edge.close()
+
+
+@pytest.mark.redis
+async def test_commit_without_versions_asks_for_none(valkey_url: str) -> None:
+    """Versions cost two commands for each channel of a commit that has some, and nothing else."""
+    reader, ledger = RedisQueueReader(valkey_url, Keys()), RedisLedger(valkey_url, Keys())
+    edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
+    entries = await fill(Store(reader, ledger, edge), 30)
+    calls = []
+    with redis.Redis.from_url(valkey_url) as client:
+        for first in (0, 10, 20):
+            some = group(entries[first : first + 10])
+            if first == 20:
+                some.versions = {index: (index + 1, "") for index in range(10)}
+            after = entries[first - 1].id if first else FIRST_ID
+            client.config_resetstat()
+            ledger.commit([own(entries[first : first + 10], [some], after)])
+            stats: dict[str, dict[str, int]] = client.info("commandstats")
+            calls.append({name: stat["calls"] for name, stat in stats.items()})
+    await reader.close()
+    ledger.close()
+    await edge.close()
+    plain, versioned = calls[1:]
+    more = {name: count - plain.get(name, 0) for name, count in versioned.items()}
+    assert {name: count for name, count in more.items() if count} == {
+        "cmdstat_hmget": 1,
+        "cmdstat_hset": 1,
+    }
+
+
 async def test_counters_are_added_once_and_shown(store: Store) -> None:
     """Totals stand in the publication's data; a repeated commit adds nothing."""
     entries = await fill(store, 2)

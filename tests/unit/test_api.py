@@ -196,6 +196,39 @@ async def test_idempotency_key_takes_effect_once(api: Api) -> None:
     assert (await api.call("history", channel="news"))["result"]["offset"] == 1
 
 
+async def test_stale_version_has_no_effect(api: Api) -> None:
+    """Its result is the top position, alone, in a broadcast, in a batch and in the old form."""
+    stale = {"data": 0, "version": 2**63, "version_epoch": "e"}
+    fresh = await api.call("publish", channel="news", **{**stale, "version": 2**63 + 1})
+    result = await api.call("publish", channel="news", **stale)
+    assert result == fresh
+    top = fresh["result"]
+
+    broadcast = await api.call("broadcast", channels=["news", "other"], **stale)
+    assert broadcast["result"]["responses"][0] == {"result": top}
+    assert broadcast["result"]["responses"][1]["result"]["offset"] == 1
+    commands = [{"publish": {"channel": "news", **stale}} for _ in range(2)]
+    for parallel in (False, True):
+        batch = await api.call("batch", commands=commands, parallel=parallel)
+        assert batch["replies"] == [{"publish": top}, {"publish": top}]
+    command = {"method": "publish", "params": {"channel": "news", **stale}}
+    assert (await api.http.post("/api", json=command)).json() == {"result": top}
+
+    anew = await api.call("publish", channel="news", data=1, version=1, version_epoch="f")
+    assert anew["result"]["offset"] == 2
+    assert (await api.call("history", channel="news", limit=-1))["result"]["offset"] == 2
+
+
+async def test_version_means_nothing_without_history(api: Api) -> None:
+    """There is nothing that it could be held against, as in Centrifugo."""
+    for version in (2, 1):
+        for where in ({"channel": "plain:x"}, {"channel": "news", "skip_history": True}):
+            assert await api.call("publish", data=1, version=version, **where) == {"result": {}}
+    ends = dict.fromkeys(range(4), "0-0")
+    records = await api.store.read_feed(ends, limit=100, block_s=0)
+    assert sum(len(record.bodies) for record in records) == 4
+
+
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
@@ -207,7 +240,9 @@ async def test_idempotency_key_takes_effect_once(api: Api) -> None:
         ({"channel": "news", "data": "x" * 2000}, 107),
         ({"channel": "news", "data": 1, "tags": {"k": "x" * 2000}}, 107),
         ({"channel": "news", "data": 1, "idempotency_key": "k" * 256}, 107),
-        ({"channel": "news", "data": 1, "version": 3}, 108),
+        ({"channel": "news", "data": 1, "version": -1}, 107),
+        ({"channel": "news", "data": 1, "version": 2**64}, 107),
+        ({"channel": "news", "data": 1, "version": 1, "version_epoch": "é" * 128}, 107),
         ({"channel": "nowhere:x", "data": 1}, 102),
         ({"channel": "poison", "data": 1}, 422),
     ],
@@ -242,7 +277,7 @@ async def test_batch_replies_in_order(api: Api, parallel: bool) -> None:
             {"publish": {"channel": "news", "data": 2}},
             {"broadcast": {"channels": ["news"], "data": 3}},
             {"publish": {"channel": "nowhere:x", "data": 4}},
-            {"publish": {"channel": "news", "data": 1, "version": 2}},
+            {"publish": {"channel": "news", "data": 1, "version": -2}},
             {"presence_stats": {"channel": "room:1"}},
             {"presence": {"channel": "news"}},
             {"unknown": {"method": "x"}},
@@ -257,7 +292,7 @@ async def test_batch_replies_in_order(api: Api, parallel: bool) -> None:
     replies = answer["replies"]
     assert [r["publish"]["offset"] for r in replies[:2]] == [1, 2]
     assert replies[2]["broadcast"]["responses"][0]["result"]["offset"] == 3
-    assert [r["error"]["code"] for r in replies[3:5]] == [102, 108]
+    assert [r["error"]["code"] for r in replies[3:5]] == [102, 107]
     assert replies[5] == {"presence_stats": {"num_clients": 0, "num_users": 0}}
     assert [r["error"]["code"] for r in replies[6:8]] == [108, 104]
     assert replies[8] == {"info": {"nodes": []}}

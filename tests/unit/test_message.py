@@ -77,6 +77,18 @@ def test_malformed_meta_is_refused(text: bytes) -> None:
         decode_meta(text)
 
 
+def test_version_has_64_bits() -> None:
+    """All its digits are kept; others are refused, and so are long epochs."""
+    most = Meta(version=2**64 - 1, version_epoch="e" * 255)
+    assert decode_meta(encode_json(most)) == most
+    for bad in (Meta(version=-1), Meta(version=1, version_epoch="é" * 128)):
+        with pytest.raises(MessageError, match="version"):
+            decode_meta(encode_json(bad))
+    for text in (b"18446744073709551616", b"1.5", b'"1"', b"true", b"1" + b"0" * 400):
+        with pytest.raises(MessageError, match="version"):
+            decode_meta(b'{"version":%b}' % text)
+
+
 def test_empty_meta_is_the_default() -> None:
     """Producers may leave field `m` out."""
     assert decode_meta(b"") == Meta()

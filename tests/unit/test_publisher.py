@@ -259,6 +259,46 @@ async def test_readdressed_message_answers_on_the_source() -> None:
     assert [(ack.partition, ack.token, ack.offset) for ack in record.acks] == [(P, "w", 1)]
 
 
+async def test_batch_that_comes_again_is_not_stale() -> None:
+    """Nor is what is new in one that overlaps: each version is held against those before it."""
+    store = MemoryStore()
+    entries = [entry(n, data=b"%d" % n, meta=Meta(version=n)) for n in (1, 2, 3)]
+    publisher(store).commit(batch(*entries[:2]), "r", 0)
+    publisher(store).commit(batch(*entries[:2]), "s", 0)
+    publisher(store).commit(batch(*entries), "t", 0)
+    publisher(store).commit(batch(entry(4, meta=Meta(version=3)), after=3), "u", 0)
+    assert await bodies(store) == [b'{"data":1}', b'{"data":2}', b'{"data":3}']
+
+
+async def test_stale_version_in_another_partition_answers_on_the_source() -> None:
+    """With the top position of the channel that it would have gone to."""
+    store = MemoryStore()
+    entries = [entry(n, B, meta=Meta(version=3 - n, wait=f"{n}")) for n in (1, 2)]
+    publisher(store).commit(batch(*entries), "r", 0)
+    (record,) = await store.read_feed({P: FIRST_ID}, limit=9, block_s=0)
+    assert [(ack.token, ack.offset) for ack in record.acks] == [("1", 1), ("2", 1)]
+
+
+async def test_version_does_not_count_without_history() -> None:
+    """It neither stops a publication nor is it remembered."""
+    store = MemoryStore()
+    skips = Meta(version=5, skip_history=True)
+    publisher(store).commit(
+        batch(
+            entry(1, meta=skips),
+            entry(2, meta=skips),
+            entry(3, "plain", meta=Meta(version=5)),
+            entry(4, "plain", meta=Meta(version=5)),
+            entry(5, meta=Meta(version=1)),
+        ),
+        "r",
+        0,
+    )
+    assert await bodies(store) == [b'{"data":1}']
+    records = await store.read_feed(dict.fromkeys(range(8), FIRST_ID), limit=9, block_s=0)
+    assert sum(len(record.bodies) for record in records) == 5
+
+
 async def test_skipping_history_keeps_the_order() -> None:
     """A publication that skips the history is delivered in its place, without an offset."""
     store = MemoryStore()

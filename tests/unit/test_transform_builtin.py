@@ -122,6 +122,25 @@ def test_conflate_keeps_the_last_of_each_key() -> None:
     assert kept[0] is None
 
 
+@pytest.mark.parametrize(
+    ("versions", "kept"),
+    [
+        ([(2, "a"), (1, "a")], 0),
+        ([(2, "a"), (1, "")], 0),
+        ([(2, "a"), (2, "a")], 1),
+        ([(2, "a"), (1, "b")], 1),
+        ([(2, "a"), (0, "")], 1),
+        ([(0, ""), (1, "a")], 1),
+        ([(1, "a"), (3, "a"), (2, "a")], 1),
+    ],
+)
+def test_conflate_keeps_the_higher_version(versions: list[tuple[int, str]], kept: int) -> None:
+    """A late one would have no effect at the commit, so it may not cost the one that has."""
+    messages = [message(0).replace(version=v, version_epoch=epoch) for v, epoch in versions]
+    found = Conflate().batch(messages)
+    assert [index for index, one in enumerate(found) if one] == [kept]
+
+
 def test_conflate_without_key_keeps_the_last_of_each_channel() -> None:
     """The channel alone is the key."""
     messages = [message(0), message(1, channel="d"), message(2)]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.errors import MessageError, SettingsError, TooLargeError
@@ -321,14 +322,15 @@ def test_dropped_entry_answers_who_waits() -> None:
 
 def test_multiplied_entry_has_keys_of_its_own_and_one_waiter() -> None:
     """Outputs after the first get `#i` on the key; the first alone is waited for."""
-    meta = Meta(key="k", wait="t", tags={"x": "y"}, delta=True)
+    both = Meta(tags={"x": "y"}, delta=True, version=7, version_epoch="e")
+    meta = msgspec.structs.replace(both, key="k", wait="t")
     result = run(transformer("multiply"), entry(3, meta=meta))
     assert data_of(result) == [0, 1, 2]
     assert {sent.id for sent in result.entries} == {"1-0"}
     assert [decode_meta(sent.meta) for sent in result.entries] == [
         meta,
-        Meta(key="k#1", tags={"x": "y"}, delta=True),
-        Meta(key="k#2", tags={"x": "y"}, delta=True),
+        msgspec.structs.replace(both, key="k#1"),
+        msgspec.structs.replace(both, key="k#2"),
     ]
 
 
@@ -347,14 +349,27 @@ def test_chain_sees_every_message_of_a_multiplied_one() -> None:
 
 
 def test_meta_is_written_anew() -> None:
-    """Tags, info and count of the message replace those of the entry."""
-    subject = transformer(("change", {"tags": {"n": "1"}, "count": {"up": 1}}))
-    source = Meta(tags={"o": "2"}, info={"user": "u"}, skip_history=True)
+    """Tags, info, count and version of the message replace those of the entry."""
+    changes = {"tags": {"n": "1"}, "count": {"up": 1}, "version": 2**64 - 1}
+    subject = transformer(("change", changes))
+    source = Meta(
+        tags={"o": "2"}, info={"user": "u"}, skip_history=True, version=3, version_epoch="e"
+    )
     result = run(subject, entry({"a": 1}, meta=source), entry({"a": 1}, 2))
-    assert [decode_meta(sent.meta) for sent in result.entries] == [
-        Meta(tags={"n": "1"}, info={"user": "u"}, skip_history=True, count={"up": 1}),
-        Meta(tags={"n": "1"}, count={"up": 1}),
-    ]
+    one, two = (decode_meta(sent.meta) for sent in result.entries)
+    assert one == msgspec.structs.replace(source, **changes)
+    assert two == Meta(tags={"n": "1"}, count={"up": 1}, version=2**64 - 1)
+
+
+@pytest.mark.parametrize(("before", "now"), [(0, 4), (4, 0)])
+def test_transform_sets_a_version_and_takes_it_away(before: int, now: int) -> None:
+    """Also where it is all that stands in the meta."""
+    result = run(
+        transformer(("change", {"version": now})),
+        entry(1, meta=Meta(version=before) if before else None),
+    )
+    (sent,) = result.entries
+    assert sent.meta == (b'{"version":4}' if now else b"")
 
 
 # --- what cannot go on
@@ -453,6 +468,9 @@ def test_result_of_a_wrong_type_dies_at_once(returned: Any, error: str) -> None:
         ({"count": {"n": "1"}, "data": {"a": 1}}, "Expected `int`, got `str`"),
         ({"count": {"n": 2**53}, "data": {"a": 1}}, "beyond"),
         ({"count": {"n": 1}, "data": {}}, "at least one member"),
+        ({"version": -1}, "version is not between"),
+        ({"version": "2"}, "Expected `int`, got `str`"),
+        ({"version": 1, "version_epoch": "e" * 256}, "version_epoch is longer"),
     ],
 )
 def test_message_that_cannot_be_sent_dies_at_once(changes: dict[str, Any], error: str) -> None:
