@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench chaos clean
+.PHONY: help up test check bench chaos proto clean
 
 VENV ?= .venv
 ARGS ?=
@@ -34,6 +34,13 @@ SEED ?= $(shell date +%s)
 MINUTES ?= 5
 chaos: $(VENV)/.installed-dev ## Kill its parts under load, and check that nothing is lost.
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+
+# A module runs with libraries that are not older than its maker, up to the next major version. So
+# the maker is an old one, apart from what is installed for the tests.
+proto: | $(BIN)/python ## Make serve/protocol_pb2.py anew, after a change of protocol.proto.
+	@$(BIN)/python -m venv --clear build/proto
+	@build/proto/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.80.1
+	@build/proto/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. serve/protocol.proto
 
 clean: ## Remove what was installed and built. Data (.raywire) stays.
 	rm -rf $(VENV) $(SDK)/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -12,6 +12,14 @@ import msgspec
 
 from actors.message import WHOLE_BRACE
 
+TEXT_BRACE: Final = b"{  "
+"""How a publication in the shape of deltas begins (`serve.shape`): the data are a JSON string.
+
+Of those that are stored none does. As with `WHOLE_BRACE`, JSON does not mind the blanks.
+"""
+DELTA_END: Final = b',"delta":true'
+"""What stands between such data and the last brace where they are a delta."""
+
 _KEY: Final = b'"data":'
 _ALONE: Final = b"{" + _KEY
 _TAGGED: Final = (b'{"tags":', WHOLE_BRACE + b'"tags":')

@@ -1,61 +1,33 @@
 """The Protobuf form of the client protocol: each message stands behind its length.
 
-https://centrifugal.dev/docs/transports/client_protocol#protobuf-protocol
+https://centrifugal.dev/docs/transports/client_protocol#protobuf-protocol. Google's library does the
+encoding. The schema's messages have the names and fields of our structs (serve/protocol.proto).
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+from typing import Any, Final, get_args
 
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
 from msgspec import Struct
 
-from serve.protobuf_fields import COMMANDS, PUSHES, RESULTS
-from serve.protobuf_json import DELTA_ENDS, PUBLICATION, publication_of
-from serve.protobuf_wire import (
-    FLAG,
-    SIZED,
-    TEXT,
-    UINT32,
-    Field,
-    Shape,
-    read_fields,
-    read_sized,
-    sized,
-    varint,
-)
+from serve import protocol_pb2
+from serve.protobuf_json import client_info, filter_json, json_of, publication, published_json
 from serve.protocol import (
     Command,
+    CommandBody,
     DisconnectCode,
     DisconnectError,
     Failure,
+    Publish,
     Push,
     Result,
     Send,
+    StreamPosition,
 )
 
-
-class _Failure(Struct):
-    code: int
-    message: str
-    temporary: bool
-
-
-_FAILURE: Final = Shape(
-    _Failure,
-    {"code": Field(1, UINT32), "message": Field(2, TEXT), "temporary": Field(3, FLAG)},
-)
-_ID: Final = Field(1, UINT32)
-"""Of a command, and of the reply to it."""
-_ERROR: Final = Field(2, _FAILURE.kind)
-_BODY_TAGS: Final = {number << 3 | SIZED: number for number in COMMANDS}
-_RESULT_FIELDS: Final = {s.struct: Field(number, s.kind) for number, s in RESULTS.items()}
-_PUSH_FIELDS: Final = {s.struct: Field(number, s.kind) for number, s in PUSHES.items()}
-_CHANNEL: Final = Field(2, TEXT)
-"""Of a push."""
-_PUSH: Final = varint(4 << 3 | SIZED)
-"""The tag of a push in a reply, and of a publication in a push."""
-_DATA: Final = varint(PUBLICATION.fields["data"].tag)
-_OFFSET: Final = varint(PUBLICATION.fields["offset"].tag)
-_DATA_ALONE: Final = b'{"data":'
+_OFFSET_MAX: Final = 2**63 - 1
 _PONG: Final = Command(0, None)
 
 
@@ -70,78 +42,131 @@ class ProtobufCodec:
         if not frame:
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
         commands: list[Command] = []
-        at = 0
+        rest = BytesIO(frame)
         try:
-            while at < len(frame):
-                message, at = read_sized(frame, at)
-                commands.append(_command(message) if message else _PONG)
-        except (ValueError, RecursionError) as error:
+            while (message := parse_length_prefixed(protocol_pb2.Command, rest)) is not None:
+                commands.append(_command(message))
+        # Overflow: a length that no memory has.
+        except (DecodeError, ValueError, OverflowError, RecursionError) as error:
             raise DisconnectError(DisconnectCode.BAD_REQUEST) from error
         return commands
 
     def reply(self, command_id: int, result: Result) -> bytes:
         """See `Codec.reply`."""
-        return sized(_id(command_id) + _RESULT_FIELDS[type(result)].write(result))
+        return _framed(id=command_id, **{_RESULT_FIELDS[type(result).__name__]: _members(result)})
 
     def error(self, command_id: int, code: Failure) -> bytes:
         """See `Codec.error`."""
-        failure = _Failure(code.value, code.reason, code.temporary)
-        return sized(_id(command_id) + _ERROR.write(failure))
+        error = {"code": code.value, "message": code.reason, "temporary": code.temporary}
+        return _framed(id=command_id, error=error)
 
     def push(self, channel: str, body: Push) -> bytes:
         """See `Codec.push`."""
-        where = _CHANNEL.write(channel) if channel else b""
-        return sized(_PUSH + sized(where + _PUSH_FIELDS[type(body)].write(body)))
+        return _framed(push={"channel": channel, _PUSH_FIELDS[type(body).__name__]: _members(body)})
 
     def publications(self, channel: str, first: int, bodies: Sequence[bytes]) -> list[bytes]:
-        """See `Codec.publications`."""
-        head = _CHANNEL.write(channel) + _PUSH
-        if not first:
-            return [_publication(head, 0, body) for body in bodies]
-        return [_publication(head, offset, body) for offset, body in enumerate(bodies, first)]
+        """See `Codec.publications`.
+
+        The hot path of every fan-out (benchmarks/protobuf_encode.py). Dicts, as the library copies
+        messages that are put into others.
+        """
+        return [
+            _framed(
+                push={
+                    "channel": channel,
+                    "pub": publication(body) | {"offset": first and first + index},
+                }
+            )
+            for index, body in enumerate(bodies)
+        ]
 
     def join(self, messages: Iterable[bytes]) -> bytes:
         """See `Codec.join`."""
         return b"".join(messages)
 
 
-def _command(message: bytes) -> Command:
-    command_id, number, content = 0, 0, b""
-    for tag, value in read_fields(message):
-        if tag == _ID.tag:
-            command_id = _ID.read(None, value)
-        elif tag in _BODY_TAGS and (not number or _BODY_TAGS[tag] <= number):
-            number, content = _BODY_TAGS[tag], value
-    body = COMMANDS[number].read(content) if number else None
+def _framed(**members: Any) -> bytes:
+    """Return a reply behind its length."""
+    written = BytesIO()
+    serialize_length_prefixed(protocol_pb2.Reply(**members), written)
+    return written.getvalue()
+
+
+def _fields(message: type[Message]) -> dict[str, str]:
+    """Return the names of the fields that hold messages, by the names of those."""
+    fields = message.DESCRIPTOR.fields
+    return {f.message_type.name: f.name for f in fields if f.message_type is not None}
+
+
+_RESULT_FIELDS: Final = _fields(protocol_pb2.Reply)
+_PUSH_FIELDS: Final = _fields(protocol_pb2.Push)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _members(value: Struct) -> dict[str, Any]:
+    """Return the members of a struct's message."""
+    return {
+        name: _WRITE.get(name, _as_it_is)(getattr(value, name)) for name in value.__struct_fields__
+    }
+
+
+_WRITE: Final[dict[str, Callable[[Any], Any]]] = {
+    "data": bytes,
+    "info": client_info,
+    "presence": lambda found: {client: client_info(info) for client, info in found.items()},
+    "publications": lambda bodies: [publication(bytes(body)) for body in bodies],
+    "subs": lambda results: {channel: _members(result) for channel, result in results.items()},
+}
+"""What is no plain value, by the name of its field."""
+
+
+def _command(message: protocol_pb2.Command) -> Command:
+    # Set fields in the order of their numbers.
+    methods = [value for field, value in message.ListFields() if field.name != "id"]
+    body = _struct(methods[0]) if methods else None
     if isinstance(body, Send):
-        return Command(command_id, body)
-    if command_id == 0:
+        return Command(message.id, body)
+    if message.id == 0:
         return _PONG
     if body is None:
         raise ValueError("no method")
-    return Command(command_id, body)
+    return Command(message.id, body)
 
 
-def _id(command_id: int) -> bytes:
-    return _ID.write(command_id) if command_id else b""
+def _struct(message: Message) -> Any:
+    """Return a message's struct.
 
-
-def _publication(head: bytes, offset: int, body: bytes) -> bytes:
-    """Return the push of one publication; the hot path of every fan-out.
-
-    Most have nothing but data and offset. Spliced, as JSON is, they cost a third of what Google's
-    library takes; with tags or info about the same (benchmarks/protobuf_encode.py).
+    Raises:
+        ValueError, RecursionError: Its values are not of the protocol.
     """
-    if body.startswith(_DATA_ALONE) and not body.endswith(DELTA_ENDS):
-        data = body[len(_DATA_ALONE) : -1]
-        number = _OFFSET + varint(offset) if offset else b""
-        publication = b"%b%b%b%b" % (_DATA, varint(len(data)), data, number)
-    else:
-        found = publication_of(body)
-        found.offset = offset
-        publication = PUBLICATION.write(found)
-    push = b"%b%b%b" % (head, varint(len(publication)), publication)
-    return sized(b"%b%b%b" % (_PUSH, varint(len(push)), push))
+    if isinstance(message, protocol_pb2.Publish):
+        return Publish(message.channel, published_json(message.data))
+    kind = _STRUCTS[message.DESCRIPTOR.name]
+    fields = message.ListFields()
+    return kind(**{field.name: _READ.get(field.name, _as_it_is)(value) for field, value in fields})
+
+
+_STRUCTS: Final = {kind.__name__: kind for kind in (*get_args(CommandBody), StreamPosition)}
+
+
+def _offset(value: int) -> int:
+    if value > _OFFSET_MAX:
+        raise ValueError("an offset that clients of the JSON codec could not give")
+    return value
+
+
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "data": json_of,
+    "headers": dict,
+    "offset": _offset,
+    "since": _struct,
+    "subs": lambda wishes: {channel: _struct(wish) for channel, wish in wishes.items()},
+    "tf": filter_json,
+}
+"""What is no plain value, by the name of its field."""
 
 
 PROTOBUF: Final = ProtobufCodec()

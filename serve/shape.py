@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Struct
 
-from serve.body import split, tags_of, wants_whole
+from serve.body import DELTA_END, TEXT_BRACE, split, tags_of, wants_whole
 from serve.fossil import delta
 from serve.tag_filter import TagFilter
 
@@ -33,8 +33,8 @@ class Stored:
 class Deltas:
     """The first whole, each other as a delta from the one before where that is shorter and wanted.
 
-    The data are JSON strings: of the whole, or with `delta` of what changed (Fossil's format).
-    `delta` is always there, so that other codecs know such strings from those that are data.
+    The data are JSON strings: of the whole, or with `delta` of what changed (Fossil's format). How
+    they begin tells other codecs such strings from those that are data.
     https://centrifugal.dev/docs/server/delta_compression
     """
 
@@ -89,6 +89,7 @@ def whole(body: bytes) -> bytes:
 
 
 def _with_data(head: bytes, data: bytes, change: bytes | None) -> bytes:
+    start = TEXT_BRACE + head[1:]
     if change is None:
-        return head + _encode(data.decode()) + b',"delta":false}'
-    return head + _encode(change.decode()) + b',"delta":true}'
+        return start + _encode(data.decode()) + b"}"
+    return start + _encode(change.decode()) + DELTA_END + b"}"

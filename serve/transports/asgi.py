@@ -68,7 +68,7 @@ def websocket_endpoint(
         elif hub.full:
             await _refuse(websocket, 503, "Try again later\n")
         else:
-            chosen = choose_subprotocol(_subprotocols(headers))
+            chosen = choose_subprotocol(_subprotocols(headers), one_way=one_way)
             protobuf = wants_protobuf(chosen, websocket.url.query)
             await websocket.accept(subprotocol=chosen)
             if one_way:

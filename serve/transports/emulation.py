@@ -6,6 +6,7 @@ Each is answered at once with 204, and what becomes of it is told in the stream.
 from typing import Final
 
 import msgspec
+from google.protobuf.message import DecodeError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
@@ -13,30 +14,21 @@ from starlette.routing import BaseRoute
 from actors.errors import UnavailableError
 from serve.emulation import Emulation
 from serve.hub import Hub
-from serve.protobuf_wire import BYTES, TEXT, Field, Shape
+from serve.protocol_pb2 import Uplink
 from serve.transports.request import client_route, is_protobuf, read_body, too_large
 
 PATH: Final = "/emulation"
 
 
-class _Uplink(msgspec.Struct):
+class _JsonUplink(msgspec.Struct):
     """A frame of commands for a session of an edge."""
 
-    session: str = ""
-    node: str = ""
-    data: bytes = b""
-
-
-class _JsonUplink(msgspec.Struct):
     session: str
     node: str
     data: str
 
 
 _decode_json: Final = msgspec.json.Decoder(_JsonUplink).decode
-_PROTOBUF: Final = Shape(
-    _Uplink, {"node": Field(1, TEXT), "session": Field(2, TEXT), "data": Field(3, BYTES)}
-)
 
 
 def emulation_route(hub: Hub, emulation: Emulation) -> BaseRoute:
@@ -48,8 +40,8 @@ def emulation_route(hub: Hub, emulation: Emulation) -> BaseRoute:
             body = await read_body(request, limits.frame_bytes_max)
             if body is None:
                 return too_large()
-            uplink = _PROTOBUF.read(body) if is_protobuf(request) else _read_json(body)
-        except (ValueError, RecursionError, ClientDisconnect):
+            uplink = Uplink.FromString(body) if is_protobuf(request) else _read_json(body)
+        except (ValueError, RecursionError, DecodeError, ClientDisconnect):
             return PlainTextResponse("Request not valid\n", 400)
         try:
             known = await emulation.send(uplink.node, uplink.session, uplink.data)
@@ -60,6 +52,6 @@ def emulation_route(hub: Hub, emulation: Emulation) -> BaseRoute:
     return client_route(PATH, take, methods=("POST",), origins=limits.allowed_origins)
 
 
-def _read_json(body: bytes) -> _Uplink:
+def _read_json(body: bytes) -> Uplink:
     found = _decode_json(body)
-    return _Uplink(found.session, found.node, found.data.encode())
+    return Uplink(session=found.session, node=found.node, data=found.data.encode())

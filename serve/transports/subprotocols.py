@@ -11,9 +11,14 @@ _JSON: Final = "centrifuge-json"
 _PROTOBUF: Final = "centrifuge-protobuf"
 
 
-def choose_subprotocol(offered: Iterable[str]) -> str | None:
-    """Return the first one that we know; a client is never refused for what it offers."""
-    return next((name for name in offered if name in (_JSON, _PROTOBUF)), None)
+def choose_subprotocol(offered: Iterable[str], *, one_way: bool) -> str | None:
+    """Return the first one that we speak; a client is never refused for what it offers.
+
+    One-way connections are JSON. Who offers Protobuf alone for one is told that nothing was chosen,
+    and browsers end it for that.
+    """
+    spoken = (_JSON,) if one_way else (_JSON, _PROTOBUF)
+    return next((name for name in offered if name in spoken), None)
 
 
 def wants_protobuf(subprotocol: str | None, query: str) -> bool:

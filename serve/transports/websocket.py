@@ -57,12 +57,6 @@ def _head(first: int, size: int) -> bytes:
     return bytes((first, 0x7F)) + size.to_bytes(8)
 
 
-def _select_subprotocol(core: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    del core
-    chosen = choose_subprotocol(offered)
-    return None if chosen is None else Subprotocol(chosen)
-
-
 def text_frames(block: bytes) -> bytes:
     """Make a frame of each message of a block, which clients that know no blocks can read."""
     return b"".join(map(text_frame, block.split(b"\n")))
@@ -87,7 +81,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state = server_state
         self._core = ServerProtocol(
             extensions=None,
-            select_subprotocol=_select_subprotocol,
+            select_subprotocol=lambda _, offered: self._select_subprotocol(offered),
             max_size=self._limits.frame_bytes_max,
             logger=_quiet,
         )
@@ -171,13 +165,18 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # --- inside
 
+    def _select_subprotocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        chosen = choose_subprotocol(offered, one_way=self._one_way)
+        return None if chosen is None else Subprotocol(chosen)
+
     def _accept(self, request: Request) -> None:
+        path, _, query = request.path.partition("?")
+        self._one_way = path == ONE_WAY_PATH
         headers = request.headers
         if not headers.get("Sec-WebSocket-Protocol", "x").strip():
             # Some clients send it empty, which the core would refuse.
             del headers["Sec-WebSocket-Protocol"]
         response = self._core.accept(request)
-        path, _, query = request.path.partition("?")
         if path not in (PATH, ONE_WAY_PATH):
             response = self._core.reject(http.HTTPStatus.NOT_FOUND, "Not found\n")
         elif not origin_allowed(
@@ -191,11 +190,10 @@ class WebSocketProtocol(asyncio.Protocol):
             # Before anything of ours is sent.
             self._write_core()
             approach = Approach(path.rpartition("/")[2], joined(headers.raw_items()))
-            self._open(query, approach, one_way=path == ONE_WAY_PATH)
+            self._open(query, approach)
 
-    def _open(self, query: str, approach: Approach, *, one_way: bool) -> None:
-        self._one_way = one_way
-        if not one_way:
+    def _open(self, query: str, approach: Approach) -> None:
+        if not self._one_way:
             protobuf = wants_protobuf(self._core.subprotocol, query)
             wire = WEBSOCKET_PROTOBUF if protobuf else WEBSOCKET_JSON
             self._connection = self._hub.connect(self, wire, approach=approach)

@@ -417,6 +417,17 @@ async def test_one_way_socket_tells_what_happens(edge: Edge, how: str) -> None:
     await edge.until("num_clients", 0)
 
 
+async def test_one_way_socket_speaks_json_whatever_is_offered(edge: Edge) -> None:
+    """So Protobuf is not what it says to have chosen."""
+    for offered, chosen in (
+        (["centrifuge-protobuf"], None),
+        (["centrifuge-protobuf", "centrifuge-json"], "centrifuge-json"),
+    ):
+        async with one_way(edge, "{}", subprotocols=list(map(Subprotocol, offered))) as ws:
+            assert ws.subprotocol == chosen
+            assert "connect" in (await hear(ws, 1))[0]
+
+
 async def test_one_way_socket_is_told_why_it_ends(edge: Edge) -> None:
     """By a push and by the close frame."""
     async with one_way(edge, "{}") as ws:

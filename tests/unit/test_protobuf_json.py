@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from actors.message import WHOLE_BRACE
-from serve.protobuf_json import JSON_INFO, JSON_PUBLICATION, JSON_TEXT, publication_of
+from serve.protobuf_json import client_info, json_of, publication
+from serve.protocol import HistoryResult
 from serve.protocol_protobuf import PROTOBUF
-from tests.protobuf_speech import SCHEMA, from_protobuf
+from serve.shape import DELTAS
+from tests.fossil_apply import apply
+from tests.protobuf_speech import from_protobuf
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -31,9 +34,10 @@ def test_data_and_offset_never_get_lost(
 ) -> None:
     """Whatever a producer gave as info: clients get the data, as it was written."""
     members = {"offset": offset} if offset else {}
-    found = publication_of(stored(data, **members, tags=tags, info=info))
-    assert json.loads(bytes(found.data)) == data
-    assert found.offset == offset
+    found = publication(stored(data, **members, tags=tags, info=info))
+    assert json.loads(found["data"]) == data
+    assert found["offset"] == offset
+    assert found["tags"] == tags
 
 
 @pytest.mark.parametrize(
@@ -47,30 +51,48 @@ def test_info_that_is_not_of_a_client_is_left_out(info: Any) -> None:
     assert pub.get("info", {}).get("user", "") == ""
 
 
-def test_depth_without_end_is_only_left_out() -> None:
-    """Too deep to be decoded, but the data behind it is found."""
-    body = b'{"info":%b%b,"data":{"data":1}}' % (b"[" * 50_000, b"]" * 50_000)
-    assert bytes(publication_of(body).data) == b'{"data":1}'
-    assert JSON_INFO.write(Raw(b"[" * 50_000 + b"]" * 50_000)) == b"\0"
+@pytest.mark.parametrize("start", [b"{", WHOLE_BRACE, b'{"offset":7,'])
+def test_depth_without_end_is_only_left_out(start: bytes) -> None:
+    """Too deep to be decoded, but the data behind it is found, and its offset."""
+    deep = b"[" * 50_000 + b"]" * 50_000
+    found = PROTOBUF.reply(
+        1, HistoryResult([Raw(b'%b"info":%b,"data":[1]}' % (start, deep))], "", 0)
+    )
+    wanted = {"data": [1]} | ({"offset": 7} if b"offset" in start else {})
+    assert from_protobuf(found)[0]["history"]["publications"] == [wanted]
+    assert client_info(Raw(deep)) == {}
+
+
+def test_depth_does_not_break_deltas() -> None:
+    """Whole or delta: the data are the bytes that they should be."""
+    deep = b"[" * 50_000 + b"]" * 50_000
+    text = b'"%b"' % (b"x" * 100)
+    bodies = [b'{"info":%b,"data":%b}' % (deep, text)] * 2
+    ((_, shaped),) = DELTAS.shaped([(1, bodies)])
+    first, second = map(publication, shaped)
+    assert (first["data"], first["delta"]) == (text, False)
+    assert (apply(text, second["data"]), second["delta"]) == (text, True)
 
 
 def test_mark_of_those_without_deltas_is_not_seen() -> None:
     """The stored form begins with it; what the client gets is as of any other."""
-    marked = WHOLE_BRACE + stored([1])[1:]
-    assert PROTOBUF.publications("c", 1, [marked]) == PROTOBUF.publications("c", 1, [stored([1])])
-    tagged = WHOLE_BRACE + stored([1], tags={"a": "b"})[1:]
-    assert publication_of(tagged) == publication_of(stored([1], tags={"a": "b"}))
+    for body in (stored([1]), stored([1], tags={"a": "b"})):
+        marked = WHOLE_BRACE + body[1:]
+        assert PROTOBUF.publications("c", 1, [marked]) == PROTOBUF.publications("c", 1, [body])
 
 
 def test_publication_of_a_history_has_its_offset() -> None:
     """There it is a member of the body."""
-    text = JSON_PUBLICATION.write(Raw(b'{"offset":300,"data":[1]}'))
-    publication = SCHEMA.Publication.FromString(text[1:])
-    assert (publication.offset, publication.data) == (300, b"[1]")
+    assert publication(b'{"offset":300,"data":[1]}') == publication(b'{"data":[1]}') | {
+        "offset": 300,
+        "delta": False,
+        "info": None,
+        "tags": {},
+    }
 
 
 @pytest.mark.parametrize("content", [b"{", b'"\xff"', b"1 2", b"\n", b"nan"])
 def test_what_is_no_json_is_refused(content: bytes) -> None:
     """JSON clients could not be given it."""
     with pytest.raises(ValueError, match=r".+"):
-        JSON_TEXT.read(content)
+        json_of(content)

@@ -7,11 +7,8 @@ from typing import Any, Final
 
 import pytest
 from centrifuge.protocol import client_pb2  # type: ignore[import-untyped]
-from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]
-from google.protobuf.proto import (  # type: ignore[import-untyped]
-    parse_length_prefixed,
-    serialize_length_prefixed,
-)
+from google.protobuf.json_format import ParseDict
+from google.protobuf.proto import parse_length_prefixed, serialize_length_prefixed
 from hypothesis import given
 from hypothesis import strategies as st
 
