@@ -56,9 +56,9 @@ class Two:
         assert response.status_code == 200, response.text
         return response.json()["result"]
 
-    def token(self, user: str) -> str:
+    def token(self, user: str, **claims: Any) -> str:
         """Make a token for a user; none for the anonymous one."""
-        return jwt.encode({"sub": user}, SECRET, algorithm="HS256") if user else ""
+        return jwt.encode({"sub": user, **claims}, SECRET, algorithm="HS256") if user else ""
 
     @asynccontextmanager
     async def client(self, user: str = "ann") -> AsyncIterator["Client"]:

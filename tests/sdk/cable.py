@@ -1,7 +1,7 @@
 """A way to an edge that the test may cut."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 READ_BYTES = 65_536
@@ -17,6 +17,8 @@ class Cable:
     def __init__(self, address: str) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
+        self.heard_bytes = 0
+        """What clients were sent through it."""
         self._own_port = 0
         self._server: asyncio.Server | None = None
         self._carrying: set[asyncio.Task[None]] = set()
@@ -45,7 +47,9 @@ class Cable:
         self._carrying.add(task)
         far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
         try:
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            await asyncio.gather(
+                _copy(reader, far_writer, lambda _: None), _copy(far_reader, writer, self._count)
+            )
         except (OSError, asyncio.CancelledError):
             pass  # Cut, or one end is gone: so is the other, below.
         finally:
@@ -53,9 +57,15 @@ class Cable:
             writer.transport.abort()
             far_writer.transport.abort()
 
+    def _count(self, size_bytes: int) -> None:
+        self.heard_bytes += size_bytes
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Callable[[int], None]
+) -> None:
     while data := await reader.read(READ_BYTES):
+        count(len(data))
         writer.write(data)
         await writer.drain()
     if writer.can_write_eof():

@@ -5,6 +5,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 WAIT_S = 30
@@ -16,6 +17,21 @@ class CallError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)
         self.code = code
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a client connects.
+
+    Attributes:
+        token: The connection's.
+        asks: It has a function for tokens: see `drive.mjs`.
+        data: Goes with the command to connect; None: nothing.
+    """
+
+    token: str = ""
+    asks: bool = False
+    data: Any = None
 
 
 class Client(abc.ABC):
@@ -47,7 +63,7 @@ class Client(abc.ABC):
         queue = self._heard[name]
         return [queue.get_nowait() for _ in range(queue.qsize())]
 
-    async def subscribe(self, channel: str, wishes: Mapping[str, bool] | None = None) -> Any:
+    async def subscribe(self, channel: str, wishes: Mapping[str, Any] | None = None) -> Any:
         """Subscribe; return the event that says so."""
         await self.call("subscribe", channel, wishes or {})
         return await self.hear("subscribed")

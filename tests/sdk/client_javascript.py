@@ -61,11 +61,15 @@ class JavaScriptClient(Client):
             line = json.loads(text)
             if "name" in line:
                 self.tell(line["name"], snake(line["event"]))
-            elif "error" in line:
+                continue
+            answer = self._calls.pop(line["id"])
+            if answer.done():
+                continue  # Nobody waits for it any more.
+            if "error" in line:
                 error = CallError(line["error"]["code"], line["error"]["message"])
-                self._calls.pop(line["id"]).set_exception(error)
+                answer.set_exception(error)
             else:
-                self._calls.pop(line["id"]).set_result(snake(line["result"]))
+                answer.set_result(snake(line["result"]))
 
 
 @asynccontextmanager

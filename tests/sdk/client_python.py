@@ -1,14 +1,15 @@
 """A client of the Python SDK."""
 
+import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import centrifuge  # type: ignore[import-untyped]  # has no types
 
-from tests.sdk.client import WAIT_S, CallError, Client
+from tests.sdk.client import WAIT_S, CallError, Client, Options
 
 CONNECTION = ("connecting", "connected", "disconnected", "error")
 SUBSCRIPTION = ("subscribing", "subscribed", "unsubscribed", "publication", "join", "leave")
@@ -17,12 +18,15 @@ SUBSCRIPTION = ("subscribing", "subscribed", "unsubscribed", "publication", "joi
 class PythonClient(Client):
     """The SDK's coroutines, with what they return as plain data."""
 
-    def __init__(self, address: str, token: str, *, protobuf: bool = False) -> None:
+    def __init__(self, address: str, options: Options, *, protobuf: bool = False) -> None:
         super().__init__()
         self._protobuf = protobuf
+        self._wanted: dict[str, asyncio.Future[str]] = {}
         self._client = centrifuge.Client(
             f"ws://{address}/connection/websocket",
-            token=token,
+            token=options.token,
+            get_token=self._ask if options.asks else None,
+            data=None if options.data is None else self._pack(options.data),
             use_protobuf=protobuf,
             timeout=WAIT_S,
             min_reconnect_delay=0.05,
@@ -44,6 +48,8 @@ class PythonClient(Client):
             "presence": self._client.presence,
             "presence_stats": self._client.presence_stats,
             "rpc": self._rpc,
+            "give": self._give,
+            "set_token": self._set_token,
         }
 
     async def call(self, name: str, *arguments: Any) -> Any:
@@ -74,10 +80,37 @@ class PythonClient(Client):
     def _pack(self, data: Any) -> Any:
         return json.dumps(data).encode() if self._protobuf else data
 
-    async def _subscribe(self, channel: str, wishes: dict[str, bool]) -> None:
+    async def _ask(self, channel: str = "") -> str:
+        self._wanted[channel] = asyncio.get_running_loop().create_future()
+        self.tell("token_wanted", {"channel": channel})
+        return await self._wanted[channel]
+
+    async def _give(self, channel: str, token: str) -> None:
+        self._wanted[channel].set_result(token)
+
+    async def _set_token(self, token: str) -> None:
+        self._client.set_token(token)
+
+    def _options(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        made = {
+            "delta": centrifuge.DeltaType,
+            "tags_filter": centrifuge.FilterNode,
+            "data": self._pack,
+        }
+        found = {key: made.get(key, bool)(wish) for key, wish in wishes.items()}
+        if found.pop("asks", False):
+            found["get_token"] = self._ask
+        return found
+
+    async def _subscribe(self, channel: str, wishes: Mapping[str, Any]) -> None:
         subscription = self._client.get_subscription(channel)
         if subscription is None:
-            subscription = self._client.new_subscription(channel, **wishes)
+            subscription = self._client.new_subscription(
+                channel,
+                min_resubscribe_delay=0.05,
+                max_resubscribe_delay=0.2,
+                **self._options(wishes),
+            )
             for name in SUBSCRIPTION:
                 setattr(subscription.events, f"on_{name}", self._teller(name, channel))
             subscription.events.on_error = self._teller("subscription_error", channel)
@@ -102,10 +135,10 @@ class PythonClient(Client):
 
 @asynccontextmanager
 async def python_client(
-    address: str, token: str, *, protobuf: bool = False
+    address: str, options: Options, *, protobuf: bool = False
 ) -> AsyncIterator[PythonClient]:
     """Make a client that has not connected yet; it is disconnected at the end."""
-    client = PythonClient(address, token, protobuf=protobuf)
+    client = PythonClient(address, options, protobuf=protobuf)
     try:
         yield client
     finally:

@@ -1,13 +1,14 @@
 """What clients of any SDK must be able to do at two edges: the tests of each SDK call these."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from actors.settings import ChannelSettings
+from actors.settings import ChannelSettings, Settings
 from tests.sdk.cable import cable_to
-from tests.sdk.client import CallError, Client
+from tests.sdk.client import CallError, Client, Options
 from tests.sdk.kinds import Kind
 from tests.two_edges import SETTINGS as TWO_SETTINGS
 from tests.two_edges import Two, two_edges
@@ -22,8 +23,19 @@ OPEN = ChannelSettings(
     allow_history_for_subscriber=True,
     allow_presence_for_subscriber=True,
 )
+CACHE = OPEN.model_copy(update={"force_recovery": True, "force_recovery_mode": "cache"})
 SETTINGS = TWO_SETTINGS.model_copy(
-    update={"channels": OPEN, "namespaces": {"bare": ChannelSettings()}}
+    update={
+        "channels": OPEN,
+        "namespaces": {
+            "bare": ChannelSettings(),
+            "wall": OPEN.model_copy(update={"allow_publish_for_client": True}),
+            "deltas": OPEN.model_copy(update={"allowed_delta_types": ("fossil",)}),
+            "tagged": OPEN.model_copy(update={"allow_tags_filter": True}),
+            "cache": CACHE,
+            "latest": CACHE.model_copy(update={"auto_cache_recover": True}),
+        },
+    }
 )
 
 
@@ -32,34 +44,54 @@ class Journey:
 
     def __init__(self, two: Two, kind: Kind, stack: AsyncExitStack) -> None:
         self.two = two
-        self._kind = kind
+        self.kind = kind
         self._stack = stack
+
+    async def open(self, options: Options, address: str = "", *, emulation: str = "") -> Client:
+        """Make a client that has not connected yet."""
+        address = address or self.two.clients.address
+        opened = self.kind.client(address, options, emulation=emulation)
+        return await self._stack.enter_async_context(opened)
 
     async def client(self, user: str, address: str = "", *, emulation: str = "") -> Client:
         """Connect a user."""
-        address = address or self.two.clients.address
-        opened = self._kind.client(address, self.two.token(user), emulation=emulation)
-        client = await self._stack.enter_async_context(opened)
+        options = Options(self.two.token(user))
+        client = await self.open(options, address, emulation=emulation)
         await client.call("connect")
         assert (await client.hear("connecting"))["code"] == 0
         client.id = (await client.hear("connected"))["client"]
         return client
 
-    def stranger(self) -> AbstractAsyncContextManager[Client]:
-        """Make a client with a token that is not ours."""
-        return self._kind.client(self.two.clients.address, "not.a.token")
-
-    async def publish(self, *data: object) -> None:
-        """Publish to `news` by the server API, at the first edge."""
+    async def publish(self, *data: object, channel: str = "news") -> None:
+        """Publish by the server API, at the first edge."""
         for one in data:
-            await self.two.call("publish", channel="news", data=one)
+            await self.two.call("publish", channel=channel, data=one)
 
 
 @asynccontextmanager
-async def journey(kind: Kind) -> AsyncIterator[Journey]:
+async def journey(kind: Kind, settings: Settings = SETTINGS) -> AsyncIterator[Journey]:
     """Run two edges, and clients that end before them."""
-    async with two_edges(SETTINGS) as two, AsyncExitStack() as stack:
+    async with two_edges(settings) as two, AsyncExitStack() as stack:
         yield Journey(two, kind, stack)
+
+
+async def side_by_side(kinds: Sequence[Kind], made: Callable[[Journey], Awaitable[None]]) -> None:
+    """Have clients of several kinds make a journey at one time, at the same edges."""
+
+    async def make(way: Journey) -> None:
+        try:
+            await made(way)
+        except Exception as error:
+            error.add_note(str(way.kind))
+            raise
+
+    async with (
+        two_edges(SETTINGS) as two,
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as group,
+    ):
+        for kind in kinds:
+            group.create_task(make(Journey(two, kind, stack)))
 
 
 async def conversation(way: Journey) -> None:
@@ -219,6 +251,6 @@ async def refusals(way: Journey) -> None:
     with pytest.raises(CallError) as error:
         await ann.call("presence", "bare:x")
     assert error.value.code == 108
-    async with way.stranger() as eve:
-        await eve.call("connect")
-        assert (await eve.hear("disconnected"))["code"] == 3500
+    eve = await way.open(Options("not.a.token"))
+    await eve.call("connect")
+    assert (await eve.hear("disconnected"))["code"] == 3500

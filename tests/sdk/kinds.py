@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from tests.sdk.client import Client
+from tests.sdk.client import Client, Options
 from tests.sdk.client_javascript import javascript_client, transports
 from tests.sdk.client_python import python_client
 
@@ -28,25 +28,23 @@ class Kind:
 
     @asynccontextmanager
     async def client(
-        self, address: str, token: str = "", *, emulation: str = ""
+        self, address: str, options: Options, *, emulation: str = ""
     ) -> AsyncIterator[Client]:
         """Make a client that has not connected yet.
 
         Args:
             address: `host:port` of the edge.
-            token: The connection's.
+            options: How it connects.
             emulation: `host:port` of the edge that gets its commands; empty: the same one.
         """
         if self.sdk == "python":
-            async with python_client(address, token, protobuf=self.protobuf) as client:
+            async with python_client(address, options, protobuf=self.protobuf) as client:
                 yield client
             return
-        options = {
-            "token": token,
-            "emulationEndpoint": f"http://{emulation or address}/emulation",
-        }
+        given = {key: value for key, value in asdict(options).items() if value is not None}
+        given["emulationEndpoint"] = f"http://{emulation or address}/emulation"
         found = transports(address, self.transport)
-        async with javascript_client(found, options, protobuf=self.protobuf) as client:
+        async with javascript_client(found, given, protobuf=self.protobuf) as client:
             yield client
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.sdk import journey
+from tests.sdk import journey, journey_publications, journey_rules, journey_tokens
 from tests.sdk.journey import Journey
 from tests.sdk.kinds import JAVASCRIPT, PYTHON, Kind
 
@@ -12,9 +12,15 @@ pytestmark = pytest.mark.sdk
 
 
 @pytest.fixture(params=[*JAVASCRIPT, *PYTHON], ids=str)
-async def way(request: pytest.FixtureRequest) -> AsyncIterator[Journey]:
-    """Two edges, with each SDK and transport."""
-    kind: Kind = request.param
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each SDK with each transport."""
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture
+async def way(kind: Kind) -> AsyncIterator[Journey]:
+    """Two edges."""
     async with journey.journey(kind) as found:
         yield found
 
@@ -52,3 +58,32 @@ async def test_server_subscribes(way: Journey) -> None:
 async def test_refusals(way: Journey) -> None:
     """The codes of refused calls, subscriptions and connections."""
     await journey.refusals(way)
+
+
+async def test_deltas(way: Journey) -> None:
+    """Whole data from little that is sent."""
+    await journey_publications.deltas(way)
+
+
+async def test_filters(way: Journey) -> None:
+    """Publications with the tags that are wanted, and no others."""
+    await journey_publications.filters(way)
+
+
+async def test_caches(way: Journey) -> None:
+    """The latest publication in place of all that were missed."""
+    await journey_publications.caches(way)
+
+
+async def test_tokens() -> None:
+    """Tokens of connections and subscriptions are renewed; those that are refused end them.
+
+    All kinds at once, as time must pass.
+    """
+    await journey.side_by_side([*JAVASCRIPT, *PYTHON], journey_tokens.tokens)
+
+
+async def test_rules(kind: Kind) -> None:
+    """Functions of the app's decide, and answer calls."""
+    async with journey.journey(kind, journey_rules.RULED) as way:
+        await journey_rules.rules(way)

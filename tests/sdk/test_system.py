@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import System
 from tests.sdk.cable import cable_to
+from tests.sdk.client import Options
 from tests.sdk.kinds import JAVASCRIPT, PYTHON, Kind
 
 pytestmark = [pytest.mark.sdk, pytest.mark.ray]
@@ -21,7 +22,7 @@ async def test_discussion_with_a_cut(system: System, kind: Kind) -> None:
     headers = {"X-API-Key": system.api_key}
     async with (
         cable_to(urlsplit(system.url).netloc) as cable,
-        kind.client(cable.address, token) as ann,
+        kind.client(cable.address, Options(token)) as ann,
         httpx.AsyncClient(base_url=system.url, headers=headers, timeout=20) as http,
     ):
 
