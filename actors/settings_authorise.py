@@ -18,9 +18,9 @@ class AuthoriseSettings(Part):
     publish: str | None = None
     """Is asked in namespaces with `authorise_publish`."""
     rpc: str | None = None
-    """Answers the calls of clients. Unset: they get error 108."""
+    """Answers the calls of clients, and `rpc` of the server API. Unset: they get error 108."""
     time_limit_s: Annotated[float, Field(gt=0)] = 5.0
-    """How long a call may take. The client of one that takes longer gets error 100."""
+    """How long a call may take. Who waits for one that takes longer gets error 100."""
     threads: Annotated[int, Field(ge=1, le=1000)] = 16
     """Calls of functions without `async` that run at once in an edge; more wait."""
     calls_max: Count = 1_000

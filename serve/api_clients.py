@@ -11,6 +11,7 @@ from actors.errors import MessageError
 from actors.message import check_channel, decode_json, without_newlines
 from actors.settings import ChannelSettings, Settings
 from actors.store import EdgeStore
+from serve import authorise
 from serve.api_client_shapes import (
     ChannelsRequest,
     DisconnectRequest,
@@ -19,7 +20,8 @@ from serve.api_client_shapes import (
     SubscribeRequest,
     UnsubscribeRequest,
 )
-from serve.api_shapes import ApiError, ChannelRequest
+from serve.api_shapes import ApiError, ChannelRequest, RefusedError
+from serve.authorise_ruling import Rule, Ruling
 from serve.directives import (
     DisconnectClients,
     RefreshClients,
@@ -28,7 +30,15 @@ from serve.directives import (
     UnsubscribeClients,
     encode,
 )
-from serve.protocol import EMPTY, DisconnectCode, ErrorCode, StreamPosition
+from serve.protocol import (
+    EMPTY,
+    Close,
+    DisconnectCode,
+    ErrorCode,
+    OwnError,
+    RpcResult,
+    StreamPosition,
+)
 
 Reply = dict[str, Any]
 
@@ -49,6 +59,7 @@ class ClientCalls:
         settings: Channels are read.
         store: The control stream and the histories.
         channels: Return channel -> subscribers on all edges, for a pattern.
+        rule: Asks a function of the user's.
 
     Raises:
         RaywireError: From every call; `as_api_error` says what it means to the caller.
@@ -59,10 +70,12 @@ class ClientCalls:
         settings: Settings,
         store: EdgeStore,
         channels: Callable[[str], Awaitable[dict[str, int]]],
+        rule: Rule,
     ) -> None:
         self._settings = settings
         self._store = store
         self._channels = channels
+        self._rule = rule
 
     async def subscribe(self, request: SubscribeRequest) -> Reply:
         """Subscribe a user's clients to a channel, from the server's side."""
@@ -124,8 +137,20 @@ class ClientCalls:
         return {}
 
     async def rpc(self, request: RpcRequest) -> Reply:
-        """Call a procedure of the server; there are none yet, so it is refused (108)."""
-        raise ApiError(ErrorCode.NOT_AVAILABLE, f"nothing answers {request.method!r}")
+        """Call the function that answers clients' RPC calls; without one it is refused (108)."""
+        if self._settings.authorise.rpc is None:
+            raise ApiError(ErrorCode.NOT_AVAILABLE, f"nothing answers {request.method!r}")
+        if not request.method:
+            raise MessageError("method is missing")
+        given = request.params
+        call = authorise.RpcRequest(
+            client="",
+            user="",
+            transport=authorise.SERVER_API,
+            method=request.method,
+            data=None if given is msgspec.UNSET else decode_json(bytes(given)),
+        )
+        return _returned(await self._rule(call))
 
     async def _tell(self, directive: ToClients) -> Reply:
         record = encode(directive)
@@ -149,6 +174,17 @@ def _whom(
     if not (request.user or request.client or request.session):
         raise MessageError("user is missing")
     return {"user": request.user, "client": request.client, "session": request.session}
+
+
+def _returned(ruling: Ruling) -> Reply:
+    """Return the result of a procedure, or raise the function's refusal."""
+    if isinstance(ruling, OwnError):
+        raise RefusedError(ruling.value, ruling.reason)
+    if isinstance(ruling, Close):  # There is no connection that could end.
+        raise RefusedError(ruling.code, ruling.reason)
+    if not isinstance(ruling, RpcResult):
+        raise TypeError(f"no result of a procedure: {ruling}")
+    return {"data": ruling.data} if bytes(ruling.data) else {}
 
 
 def _json(given: msgspec.Raw | msgspec.UnsetType, b64: str | None, name: str) -> msgspec.Raw:

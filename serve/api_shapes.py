@@ -21,7 +21,7 @@ from serve.api_client_shapes import (
     UnsubscribeRequest,
 )
 from serve.intake import UnknownChannelError
-from serve.protocol import ErrorCode
+from serve.protocol import CommandError, ErrorCode
 
 BODY_BYTES_MAX: Final = 16 * 2**20
 """Size of a request's body."""
@@ -34,8 +34,7 @@ a dead letter, and publishing it again will most likely fail again."""
 _TRANSPORT_STATUS: Final = {
     ErrorCode.UNKNOWN_CHANNEL: HTTPStatus.NOT_FOUND,
     ErrorCode.METHOD_NOT_FOUND: HTTPStatus.NOT_FOUND,
-    ErrorCode.BAD_REQUEST: HTTPStatus.BAD_REQUEST,
-    ErrorCode.NOT_AVAILABLE: HTTPStatus.BAD_REQUEST,
+    ErrorCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     ErrorCode.UNRECOVERABLE_POSITION: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     DEAD_LETTER: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
@@ -64,13 +63,26 @@ class ApiError(RaywireError):
             return HTTPStatus.TOO_MANY_REQUESTS
         if self.code == ErrorCode.INTERNAL_SERVER_ERROR:
             return HTTPStatus.SERVICE_UNAVAILABLE
-        return _TRANSPORT_STATUS[self.code] if transport else HTTPStatus.OK
+        if not transport:
+            return HTTPStatus.OK
+        return _TRANSPORT_STATUS.get(self.code, HTTPStatus.BAD_REQUEST)
+
+
+class RefusedError(ApiError):
+    """The answer to a call that the user's function refused: a code and words of its own."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Return the error object."""
+        return {"code": self.code, "message": self.reason}
 
 
 def as_api_error(error: RaywireError) -> ApiError:
     """Say in the API's words what one of our errors means."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, CommandError):
+        return ApiError(error.code)
     if isinstance(error, UnknownChannelError):
         return ApiError(ErrorCode.UNKNOWN_CHANNEL)
     if isinstance(error, MessageError):

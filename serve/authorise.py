@@ -15,6 +15,8 @@ _OWN_ERRORS: Final = range(400, 2000)
 _DISCONNECTS: Final = range(3000, 5000)
 UNCHANGED: Final = object()
 """In `AllowPublish`: the data that the client gave."""
+SERVER_API: Final = "server_api"
+"""In `RpcRequest.transport`: whoever has the API key calls, so `client` and `user` are empty."""
 
 
 # --- what functions are asked
@@ -53,12 +55,14 @@ class ClientRequest:
         user: Who it is; empty: anonymous.
         info: What others see of it (`conn_info`).
         meta: What its token, or the connect function, gave for the server's eyes only.
+        transport: As in `ConnectRequest`.
     """
 
     client: str
     user: str
     info: Any = None
     meta: Any = None
+    transport: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,7 @@ class PublishRequest(ClientRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcRequest(ClientRequest):
-    """It calls a procedure of yours.
+    """It calls a procedure of yours; or the server API does: see `SERVER_API`.
 
     Attributes:
         method: Which; may be empty.

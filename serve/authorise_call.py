@@ -46,14 +46,17 @@ class Authoriser:
         self._room = threading.BoundedSemaphore(settings.calls_max)
         self._threads = Threads(settings.threads)
         self._loop = LoopThread()
+        self._closed = False
 
     async def rule(self, request: Request) -> Ruling:
         """Return what follows from a function's answer.
 
         Raises:
             CommandError: There are too many calls under way (111); or the function failed, was
-                late, or gave no answer (100), and the log says where.
+                late, or gave no answer (100), and the log says where; or it is closed (100).
         """
+        if self._closed:
+            raise CommandError(ErrorCode.INTERNAL_SERVER_ERROR)
         function = self._functions[type(request)]
         if not self._room.acquire(blocking=False):
             raise CommandError(ErrorCode.TOO_MANY_REQUESTS)
@@ -70,6 +73,7 @@ class Authoriser:
 
     async def close(self) -> None:
         """End the threads. Those of functions that hang are left behind; the process may end."""
+        self._closed = True
         self._threads.close()
         await asyncio.to_thread(self._loop.close)
 

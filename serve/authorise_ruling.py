@@ -1,7 +1,7 @@
 """What follows from a function's answer. Sans-I/O; reads no clock."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +22,7 @@ from serve.authorise import (
     RpcRequest,
     SubscribeRequest,
 )
-from serve.protocol import EMPTY, Close, ErrorCode, OwnError, RpcResult
+from serve.protocol import EMPTY, Close, CommandError, ErrorCode, OwnError, RpcResult
 from serve.tokens import Claims, Grant
 
 _OVERRIDES: Final = frozenset(
@@ -41,6 +41,17 @@ class Publishable:
 
 
 Ruling: TypeAlias = Claims | Grant | Publishable | RpcResult | ErrorCode | OwnError | Close
+Rule: TypeAlias = Callable[[Request], Awaitable[Ruling]]
+"""Asks a function of the user's; returns what follows. See `Authoriser.rule`."""
+
+
+async def no_rule(_: Request) -> Ruling:
+    """Ask nobody: for edges without functions.
+
+    Raises:
+        CommandError: 108.
+    """
+    raise CommandError(ErrorCode.NOT_AVAILABLE)
 
 
 def ruling_of(request: Request, answer: object, wall_s: float) -> Ruling:

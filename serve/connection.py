@@ -20,8 +20,7 @@ from serve.asks import (
     AskRuling,
     AskStats,
 )
-from serve.authorise import Request
-from serve.authorise_ruling import Ruling
+from serve.authorise_ruling import Rule
 from serve.directives import ToClients
 from serve.protocol import (
     Close,
@@ -76,6 +75,7 @@ class Surroundings(Protocol):
     """What a connection needs of the hub."""
 
     store: EdgeStore
+    rule: Rule
 
     async def join(self, connection: "Connection", subscription: Subscription) -> History:
         """Register a subscription, and read what it starts with."""
@@ -103,10 +103,6 @@ class Surroundings(Protocol):
 
     async def publish(self, ask: AskPublish) -> None:
         """Publish, and wait for the commit."""
-        ...
-
-    async def rule(self, request: Request) -> Ruling:
-        """Ask a function of the user's; return what follows."""
         ...
 
     async def read_keys(self, keys: KeySet) -> None:

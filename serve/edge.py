@@ -12,6 +12,7 @@ from actors.settings import Settings
 from actors.store import EdgeStore, FeedRecord, StatsWriter
 from serve.api_calls import ApiCalls
 from serve.api_clients import ClientCalls
+from serve.authorise_call import Authoriser
 from serve.demo import routes as demo
 from serve.directive_follower import DirectiveFollower
 from serve.directives import AskChannels, Directive
@@ -47,6 +48,9 @@ class Edge:
             settings: With the secrets in `auth`.
             store: Closed with the edge.
             writer: Where its numbers go.
+
+        Raises:
+            SettingsError: A public key, or a function of the user's, cannot be used.
         """
         partitions = range(settings.queue.partitions)
         version = _version()
@@ -63,13 +67,17 @@ class Edge:
             knows=lambda channel: settings.channel_settings(channel) is not None,
             timeout_s=settings.edge.publish_timeout_s,
         )
-        self._hub = Hub(settings, store, self._intake.publish, version=version, node=self.uid)
+        self._authoriser = Authoriser(settings.authorise, settings.code, time.time)
+        rule = self._authoriser.rule
+        self._hub = Hub(
+            settings, store, self._intake.publish, rule=rule, version=version, node=self.uid
+        )
         self._emulation = Emulation(store.boxes, self.uid)
         self._follower = FeedFollower(store, partitions, self._on_records, self._hub.feed_gap)
         self._survey = Survey(store, self.uid, self._hub.channels)
         self._directives = DirectiveFollower(store.control, self._on_directive)
         self._health = Health(self._intake, self._follower, partitions)
-        clients = ClientCalls(settings, store, self._survey.channels)
+        clients = ClientCalls(settings, store, self._survey.channels, rule)
         calls = ApiCalls(settings, store, self._intake, clients)
         routes = asgi.routes(self._hub, self._emulation)
         if settings.demo:
@@ -140,6 +148,8 @@ class Edge:
         self._listener.refuse()
         await self._hub.close()
         await self._listener.close()
+        # Clients and requests, which wait for functions, are gone.
+        await self._authoriser.close()
         await self._emulation.close()
         await self._health.close()
         await self._intake.close()

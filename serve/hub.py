@@ -20,7 +20,7 @@ from serve.approach import UNKNOWN, Approach
 from serve.asks import AskPublish
 from serve.audience import Audience
 from serve.auth import Access
-from serve.authorise_call import Authoriser
+from serve.authorise_ruling import Rule, no_rule
 from serve.channel import Channel
 from serve.connection import Connection, Sink
 from serve.directives import ToClients
@@ -57,6 +57,7 @@ class Hub:
         store: EdgeStore,
         publish: Callable[[str, bytes, Meta], Awaitable[Ack]],
         *,
+        rule: Rule = no_rule,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         spread: Callable[[], float] = random.random,
@@ -69,6 +70,7 @@ class Hub:
             settings: The whole tree.
             store: Where histories and presence are. Closed by whoever made it.
             publish: Takes channel, data (JSON text) and meta; returns after the commit.
+            rule: Asks the functions that the settings name.
             clock: Monotonic seconds.
             wall: Seconds since the epoch, for tokens.
             spread: Random numbers from 0 to 1, which keep pings apart.
@@ -76,13 +78,12 @@ class Hub:
             node: The name of this edge, as told to clients that must name it.
 
         Raises:
-            SettingsError: A public key, or a function of the user's, cannot be used.
+            SettingsError: A public key cannot be used.
         """
         self.settings = settings
         self.access = Access(settings, wall, clock)
         self.read_keys = KeyReader().read
-        self._authoriser = Authoriser(settings.authorise, settings.code, wall)
-        self.rule = self._authoriser.rule
+        self.rule = rule
         self.store = store
         self._publish = publish
         self._clock = clock
@@ -128,7 +129,6 @@ class Hub:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        await self._authoriser.close()
         await self._positions.close()
         await self._healer.close()
         await self._presence.close()

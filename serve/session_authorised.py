@@ -53,6 +53,7 @@ class AuthorisedSession(Session):
         """
         super().__init__(*args, **options)
         self._approach = approach
+        self._transport = approach.transport
         self._commands[Rpc] = self._rpc
         self._commands[Send] = self._refuse_send
         self._obey: dict[type[Any], Callable[[int, Any, Any], None]] = {
@@ -103,7 +104,12 @@ class AuthorisedSession(Session):
         claims = self._client.claims
         # Copies: whatever a function does to them is nobody else's concern.
         theirs = {"info": deepcopy(claims.info), "meta": deepcopy(claims.meta)}
-        return {"client": self.client, "user": claims.user, **theirs}
+        return {
+            "client": self.client,
+            "user": claims.user,
+            "transport": self._transport,
+            **theirs,
+        }
 
     # --- commands
 

@@ -22,7 +22,7 @@ from actors.settings_file import load
 from actors.store_memory import MemoryStore
 from serve.edge import Edge
 from tests.conftest import raywire
-from tests.edge.test_edge import SETTINGS, command, publish, running_edge
+from tests.edge.test_edge import KEY, SETTINGS, command, publish, running_edge
 from tests.in_process import pipeline
 
 MANUAL: Final = Path(__file__).parents[2] / "docs" / "authorisation.md"
@@ -120,6 +120,7 @@ def test_check_shows_the_users_line(example: Path) -> None:
 # --- functions of all sorts
 
 RULES = """
+import asyncio
 import threading
 from serve.authorise import AllowConnect, AllowRpc, Deny
 
@@ -140,6 +141,9 @@ def rpc(request):
     return AllowRpc(request.method)
 
 async def stuck(request):
+    if request.method == "await":
+        waiting.set()
+        await asyncio.to_thread(gate.wait, 20)
     if request.method == "block":
         waiting.set()
         gate.wait(20)
@@ -295,6 +299,22 @@ async def test_edge_closes_while_a_function_hangs(tmp_path: Path, rules: str) ->
     for thread in threading.enumerate():
         if thread.name == "authorise":
             thread.join(10)
+
+
+async def test_call_of_the_api_finishes_while_closing(tmp_path: Path, rules: str) -> None:
+    """What was taken before the end has its answer, as a publication has."""
+    async with (
+        running_edge(MemoryStore(2), settings(tmp_path, rules, "stuck")) as edge,
+        httpx.AsyncClient(base_url=f"http://{edge.address}", headers=KEY, timeout=10) as http,
+    ):
+        calling = asyncio.create_task(http.post("/api/rpc", json={"method": "await"}))
+        await asyncio.to_thread(module(rules).waiting.wait, 10)
+        closing = asyncio.create_task(edge.close())
+        while not edge._listener._server.should_exit:
+            await asyncio.sleep(0.005)
+        module(rules).gate.set()
+        assert (await calling).json() == {"result": {"data": "await"}}
+        await closing
 
 
 async def test_own_refusal_reaches_the_client(tmp_path: Path, rules: str) -> None:

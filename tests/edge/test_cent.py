@@ -1,11 +1,39 @@
 """Each method of the server API, called by Centrifugo's own Python client at a real edge."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import cent
 import pytest
 
-from tests.two_edges import Two, two_edges
+from actors.settings_authorise import AuthoriseSettings
+from tests.two_edges import SETTINGS, Two, two_edges
+
+RULES = """
+from serve.authorise import AllowRpc, Deny
+
+async def rpc(request):
+    if request.method == "deny":
+        return Deny(403, "not so")
+    return AllowRpc([request.transport, request.data])
+"""
+
+
+class RPCResult(cent.CentResult):
+    """What a procedure returned: cent has no class for it, but takes one of its user's."""
+
+    data: Any = None
+
+
+class RPCRequest(cent.CentRequest[RPCResult]):
+    """A call of a procedure."""
+
+    __returning__ = RPCResult
+    __api_method__ = "rpc"
+
+    method: str
+    params: Any = None
 
 
 @pytest.fixture
@@ -84,6 +112,24 @@ async def test_batch(api: cent.AsyncClient) -> None:
     assert history.publications[0].data == 1
     assert isinstance(channels, cent.ChannelsResult)
     assert isinstance(unsubscribed, cent.UnsubscribeResult)
+
+
+async def test_rpc(tmp_path: Path) -> None:
+    """A function answers, alone and in a batch; its refusal is an error of the API."""
+    (tmp_path / "cent_rules.py").write_text(RULES)
+    functions = AuthoriseSettings(rpc="cent_rules:rpc")
+    settings = SETTINGS.model_copy(update={"code": tmp_path, "authorise": functions})
+    async with two_edges(settings) as two:
+        api = cent.AsyncClient(f"http://{two.asked.address}/api", "a key")
+        call = RPCRequest(method="m", params={"a": 1})
+        assert (await api._send(call)).data == ["server_api", {"a": 1}]
+        (reply,) = (await api.batch(cent.BatchRequest(requests=[call]))).replies
+        assert isinstance(reply, RPCResult)
+        assert reply.data == ["server_api", {"a": 1}]
+        with pytest.raises(cent.CentApiResponseError) as error:
+            await api._send(RPCRequest(method="deny"))
+        assert (error.value.code, error.value.message) == (403, "not so")
+        await api.close()
 
 
 async def test_errors(two: Two, api: cent.AsyncClient) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,6 +30,7 @@ from actors.store_memory import MemoryStore
 from serve.api_calls import ApiCalls
 from serve.api_clients import ClientCalls
 from serve.api_shapes import BODY_BYTES_MAX
+from serve.authorise_call import Authoriser
 from serve.edge_app import edge_app
 from serve.feed import FeedFollower
 from serve.health import Health
@@ -68,7 +70,8 @@ class Api:
             lambda _: None,
         )
         self.health = Health(self.intake, self.follower, partitions, probe_s=0.2)
-        clients = ClientCalls(settings, store, self.channels)
+        self.authoriser = Authoriser(settings.authorise, settings.code, time.time)
+        clients = ClientCalls(settings, store, self.channels, self.authoriser.rule)
         calls = ApiCalls(settings, store, self.intake, clients)
         app = edge_app(settings, store, calls, self.health, [])
         self.http = httpx.AsyncClient(
@@ -139,6 +142,7 @@ async def idle_api(
             yield api
     finally:
         await api.http.aclose()
+        await api.authoriser.close()
         await api.health.close()
         await api.intake.close()
         await api.follower.close()

@@ -252,6 +252,17 @@ async def test_close_does_not_wait_for_what_hangs(
         thread.join(10)
 
 
+async def test_nothing_is_asked_after_the_end(
+    tmp_path: Path, name: str, write: Callable[[str], None]
+) -> None:
+    """A request that comes by another way while its edge ends: error 100, as elsewhere then."""
+    write("def f(request): return AllowRpc()\n")
+    async with asking(tmp_path, name) as authoriser:
+        await authoriser.rule(ASK)
+        await authoriser.close()
+        assert await refused(authoriser) is ErrorCode.INTERNAL_SERVER_ERROR
+
+
 async def test_without_functions_nothing_is_started(tmp_path: Path) -> None:
     """No thread, no loop."""
     before = threading.active_count()

@@ -154,7 +154,7 @@ def test_function_says_who_a_client_is() -> None:
     assert info == {"user": "ann", "client": "id", "conn_info": 1, "chan_info": "i"}
     client.say({"id": 2, "rpc": {"method": "m"}})
     assert client.ask(AskRuling).request == RpcRequest(
-        client="id", user="ann", info=1, meta=2, method="m"
+        client="id", user="ann", info=1, meta=2, transport="websocket", method="m"
     )
 
 
@@ -288,7 +288,13 @@ def test_function_decides_who_subscribes() -> None:
     assert client.say({"id": 2, "subscribe": {"channel": "asks:a", "data": [1]}}) == []
     ask = client.ask(AskRuling)
     assert ask.request == SubscribeRequest(
-        client="id", user="ann", info={"n": 1}, meta={"rooms": [1]}, channel="asks:a", data=[1]
+        client="id",
+        user="ann",
+        info={"n": 1},
+        meta={"rooms": [1]},
+        transport="websocket",
+        channel="asks:a",
+        data=[1],
     )
     grant = Grant(info="i", data=Raw(b"5"), override={"presence": True}, by_function=True)
     client.session.ruled(ask, grant, client.now)
