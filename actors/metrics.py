@@ -33,6 +33,20 @@ _SAMPLE_EVERY_S: Final = 0.5
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
+def labelled(name: str, **labels: str) -> str:
+    """Return the name of a number that is one of several, told apart by labels.
+
+    Names with the same beginning have the same labels, in the same order.
+    """
+    return f"{name}{{{','.join(f'{label}={value}' for label, value in labels.items())}}}"
+
+
+def split_labels(name: str) -> tuple[str, dict[str, str]]:
+    """Return the beginning of a name, and its labels, if it has any."""
+    beginning, _, rest = name.partition("{")
+    return beginning, dict(pair.split("=", 1) for pair in rest.removesuffix("}").split(",") if pair)
+
+
 class Latency:
     """How long something took: counts in fixed buckets."""
 

@@ -26,11 +26,13 @@ class Function:
     """One that is loaded.
 
     Attributes:
+        name: Of its setting.
         use: What the settings call it.
         call: Takes a request.
         is_async: `call` returns a coroutine.
     """
 
+    name: str
     use: str
     call: Callable[[Any], Any]
     is_async: bool
@@ -68,7 +70,7 @@ def load(settings: AuthoriseSettings, code: str | Path) -> dict[type[Any], Funct
         if use is None:
             continue
         try:
-            found[request] = _load(use, code)
+            found[request] = _load(name, use, code)
         except SettingsError as error:
             wrong.append(f"authorise.{name}: {error}")
     if wrong:
@@ -76,10 +78,10 @@ def load(settings: AuthoriseSettings, code: str | Path) -> dict[type[Any], Funct
     return found
 
 
-def _load(use: str, code: str | Path) -> Function:
+def _load(name: str, use: str, code: str | Path) -> Function:
     target = find(use, code)
     if inspect.isclass(target) or not callable(target):
         what = "a class" if inspect.isclass(target) else f"an object of {type(target).__name__}"
         raise SettingsError(f"{use}: it is {what}, not a function{defined_at(target)}")
     check_takes(target, (None,), {}, use, what="a request")
-    return Function(use, target, inspect.iscoroutinefunction(plain(target)))
+    return Function(name, use, target, inspect.iscoroutinefunction(plain(target)))

@@ -67,7 +67,7 @@ class Edge:
             knows=lambda channel: settings.channel_settings(channel) is not None,
             timeout_s=settings.edge.publish_timeout_s,
         )
-        self._authoriser = Authoriser(settings.authorise, settings.code, time.time)
+        self._authoriser = Authoriser(settings.authorise, settings.code, self._numbers)
         rule = self._authoriser.rule
         self._hub = Hub(
             settings, store, self._intake.publish, rule=rule, version=version, node=self.uid
@@ -191,7 +191,8 @@ class Edge:
         return self._numbers.snapshot()
 
     def _take_numbers(self) -> None:
-        for name, value in {**self._hub.numbers(), **self._intake.numbers()}.items():
+        gauges = {**self._hub.numbers(), **self._intake.numbers(), **self._authoriser.numbers()}
+        for name, value in gauges.items():
             if name in _TOTALS:
                 self._numbers.count(name, int(value - self._totals.get(name, 0)))
                 self._totals[name] = value

@@ -6,6 +6,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -18,7 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from actors.metrics import BOUNDS_S
+from actors.metrics import BOUNDS_S, split_labels
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -109,13 +110,19 @@ class _Numbers(Collector):
         names = sorted(
             {name for numbers in self._parts.values() for name in numbers.get(group, {})}
         )
-        for name in names:
-            text = _HELP[group].format(name=name)
-            family: Metric = kind(f"raywire_{_BAD.sub('_', name)}{unit}", text, labels=_LABELS)
-            for part, numbers in self._parts.items():
-                value = numbers.get(group, {}).get(name)
-                if value is not None:
-                    add(family, _labels(part, numbers), value)
+        for beginning, members in groupby(names, key=lambda name: split_labels(name)[0]):
+            text = _HELP[group].format(name=beginning)
+            labelled = [(name, split_labels(name)[1]) for name in members]
+            family: Metric = kind(
+                f"raywire_{_BAD.sub('_', beginning)}{unit}",
+                text,
+                labels=(*_LABELS, *labelled[0][1]),
+            )
+            for name, own in labelled:
+                for part, numbers in self._parts.items():
+                    value = numbers.get(group, {}).get(name)
+                    if value is not None:
+                        add(family, [*_labels(part, numbers), *own.values()], value)
             yield family
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -315,6 +316,39 @@ async def test_call_of_the_api_finishes_while_closing(tmp_path: Path, rules: str
         module(rules).gate.set()
         assert (await calling).json() == {"result": {"data": "await"}}
         await closing
+
+
+async def test_calls_are_in_the_metrics(tmp_path: Path, rules: str) -> None:
+    """By function and outcome, with their durations, and how many are under way."""
+    async with (
+        running_edge(MemoryStore(2), settings(tmp_path, rules)) as edge,
+        httpx.AsyncClient(base_url=f"http://{edge.address}", headers=KEY, timeout=10) as http,
+        opened(edge) as client,
+    ):
+        await command(client, id=1, connect={})
+        await command(client, id=2, rpc={"method": "fail"})
+        await http.post("/api/rpc", json={"method": "m"})
+        await client.send(json.dumps({"id": 3, "rpc": {"method": "wait"}}))
+        await asyncio.to_thread(module(rules).waiting.wait, 10)
+        found: dict[tuple[str, str | None, str | None], float] = {}
+        while not found.get(("raywire_authorise_under_way", "rpc", None)):  # written each second
+            await asyncio.sleep(0.02)
+            found = {
+                (sample.name, sample.labels.get("function"), sample.labels.get("outcome")): (
+                    sample.value
+                )
+                for family in text_string_to_metric_families((await http.get("/metrics")).text)
+                for sample in family.samples
+            }
+        calls = "raywire_authorise_calls_total"
+        assert found[calls, "connect", "allowed"] == 1
+        assert found[calls, "connect", "denied"] == 0
+        assert found[calls, "rpc", "allowed"] == 1
+        assert found[calls, "rpc", "failed"] == 1
+        assert found["raywire_authorise_seconds_count", "rpc", None] == 2
+        assert found["raywire_authorise_under_way", "rpc", None] == 1
+        assert found["raywire_authorise_under_way", "connect", None] == 0
+        module(rules).gate.set()
 
 
 async def test_own_refusal_reaches_the_client(tmp_path: Path, rules: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -70,7 +69,7 @@ class Api:
             lambda _: None,
         )
         self.health = Health(self.intake, self.follower, partitions, probe_s=0.2)
-        self.authoriser = Authoriser(settings.authorise, settings.code, time.time)
+        self.authoriser = Authoriser(settings.authorise, settings.code, Numbers("edge"))
         clients = ClientCalls(settings, store, self.channels, self.authoriser.rule)
         calls = ApiCalls(settings, store, self.intake, clients)
         app = edge_app(settings, store, calls, self.health, [])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from actors.metrics import Numbers
 from actors.settings_authorise import AuthoriseSettings
 from serve.authorise import RpcRequest
 from serve.authorise_call import Authoriser
@@ -41,7 +42,7 @@ def write(tmp_path: Path, name: str) -> Callable[[str], None]:
 async def asking(code: Path, name: str, **limits: Any) -> AsyncIterator[Authoriser]:
     """Ask the function `f` of the module."""
     settings = AuthoriseSettings.model_validate({"rpc": f"{name}:f", **limits})
-    authoriser = Authoriser(settings, code, lambda: 0.0)
+    authoriser = Authoriser(settings, code, Numbers("edge"))
     async with asyncio.timeout(20):
         yield authoriser
         await authoriser.close()
@@ -51,6 +52,21 @@ async def refused(authoriser: Authoriser) -> ErrorCode:
     with pytest.raises(CommandError) as raised:
         await authoriser.rule(ASK)
     return raised.value.code
+
+
+def under_way(authoriser: Authoriser) -> float:
+    return authoriser.numbers()["authorise_under_way{function=rpc}"]
+
+
+def counted(authoriser: Authoriser) -> dict[str, int]:
+    """How many calls ended how, where there were any; all but those refused have a duration."""
+    snapshot = authoriser._tallies["rpc"]._numbers.snapshot()
+    counts = {name[len("authorise_calls{function=rpc,outcome=") : -1]: n
+              for name, n in snapshot["counters"].items()}  # fmt: skip
+    assert set(counts) == {"allowed", "denied", "failed", "timed_out", "refused"}
+    took = snapshot["latencies"]["authorise{function=rpc}"]
+    assert took["count"] == sum(counts.values()) - counts["refused"]
+    return {outcome: count for outcome, count in counts.items() if count}
 
 
 def where(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -140,7 +156,7 @@ async def test_function_that_is_late_is_a_passing_error(
         module_of(name).gate.set()
         while not module_of(name).late:
             await asyncio.sleep(0.005)
-        while authoriser._room._value == 0:  # between the end of the function and that of its call
+        while under_way(authoriser):  # between the end of the function and that of its call
             await asyncio.sleep(0.005)
         assert await authoriser.rule(ASK) == RpcResult()
 
@@ -171,6 +187,68 @@ async def test_more_calls_than_may_be_under_way_are_refused(
         assert await refused(authoriser) is ErrorCode.TOO_MANY_REQUESTS
         module_of(name).gate.set()
         assert await asyncio.gather(*under_way) == [RpcResult()] * 3
+
+
+COUNTED = """
+def f(request):
+    if request.method == "raise":
+        raise OSError
+    return {"allow": AllowRpc(1), "deny": Deny(), "disconnect": Disconnect(4500)}.get(
+        request.method
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "outcome"),
+    [
+        ("allow", "allowed"),
+        ("deny", "denied"),
+        ("disconnect", "denied"),
+        ("raise", "failed"),
+        ("nothing", "failed"),
+    ],
+)
+async def test_calls_are_counted_by_outcome(
+    tmp_path: Path, name: str, write: Callable[[str], None], method: str, outcome: str
+) -> None:
+    """All outcomes are there from the start, with 0."""
+    write(COUNTED)
+    async with asking(tmp_path, name) as authoriser:
+        assert counted(authoriser) == {}
+        with contextlib.suppress(CommandError):
+            await authoriser.rule(RpcRequest(client="c", user="u", method=method))
+        assert counted(authoriser) == {outcome: 1}
+        assert under_way(authoriser) == 0
+
+
+async def test_late_calls_are_counted_and_stay_under_way(
+    tmp_path: Path, name: str, write: Callable[[str], None]
+) -> None:
+    """Until they really end; those for which there is no place then are refused."""
+    write(GATED)
+    async with asking(tmp_path, name, time_limit_s=0.1, calls_max=1) as authoriser:
+        await refused(authoriser)
+        assert (counted(authoriser), under_way(authoriser)) == ({"timed_out": 1}, 1)
+        await refused(authoriser)
+        assert (counted(authoriser), under_way(authoriser)) == ({"timed_out": 1, "refused": 1}, 1)
+        module_of(name).gate.set()
+        while under_way(authoriser):
+            await asyncio.sleep(0.005)
+
+
+async def test_duration_is_that_of_the_call(
+    tmp_path: Path, name: str, write: Callable[[str], None]
+) -> None:
+    """By the clock that it is given."""
+    write("def f(request): return AllowRpc()\n")
+    settings = AuthoriseSettings(rpc=f"{name}:f")
+    times = iter([10.0, 10.25])
+    numbers = Numbers("edge")
+    authoriser = Authoriser(settings, tmp_path, numbers, clock=lambda: next(times))
+    await authoriser.rule(ASK)
+    assert numbers.latency("authorise{function=rpc}").sum_s == 0.25
+    await authoriser.close()
 
 
 WAITS = """
@@ -235,7 +313,7 @@ async def test_coroutine_that_blocks_its_loop_blocks_no_other(
                 assert await authoriser.rule(good) == RpcResult()
                 break
             await asyncio.sleep(0.005)
-        assert authoriser._room._value == 2
+        assert under_way(authoriser) == 0
 
 
 async def test_close_does_not_wait_for_what_hangs(
@@ -266,7 +344,7 @@ async def test_nothing_is_asked_after_the_end(
 async def test_without_functions_nothing_is_started(tmp_path: Path) -> None:
     """No thread, no loop."""
     before = threading.active_count()
-    await Authoriser(AuthoriseSettings(), tmp_path, lambda: 0.0).close()
+    await Authoriser(AuthoriseSettings(), tmp_path, Numbers("edge")).close()
     assert threading.active_count() <= before + 1  # of `asyncio.to_thread`
 
 

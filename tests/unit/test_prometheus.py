@@ -4,7 +4,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors.metrics import BOUNDS_S, Numbers
+from actors.metrics import BOUNDS_S, Numbers, labelled
 from serve.prometheus import render
 
 
@@ -61,6 +61,27 @@ def test_transformers_carry_their_stage() -> None:
         in text
     )
     assert 'raywire_batches_total{kind="nozzle",part="nozzle:0",stage=""} 3.0' in text
+
+
+def test_labels_of_a_name_are_labels_of_its_samples() -> None:
+    """Numbers with the same beginning are one family, beside others whose names begin so."""
+    made = Numbers("edge", wall=lambda: 100.0)
+    for function in ("rpc", "connect"):
+        made.count(labelled("calls", function=function, outcome="allowed"), 2)
+        made.latency(labelled("took", function=function)).record(0.01)
+    made.count("calls_made", 5)
+    text = render({"edge:a": made.snapshot()}, {}, clock=lambda: 101.0).decode()
+
+    where = 'kind="edge"'
+    for function in ("rpc", "connect"):
+        labels = f'function="{function}",{where},outcome="allowed",part="edge:a",stage=""'
+        assert f"raywire_calls_total{{{labels}}} 2.0" in text
+        labels = f'function="{function}",{where},part="edge:a",stage=""'
+        assert f"raywire_took_seconds_count{{{labels}}} 1.0" in text
+    assert f'raywire_calls_made_total{{{where},part="edge:a",stage=""}} 5.0' in text
+    assert text.count("# TYPE raywire_calls_total counter") == 1
+    assert text.count("# TYPE raywire_took_seconds histogram") == 1
+    assert "# HELP raywire_calls_total Total of calls since" in text
 
 
 def test_silent_parts_are_left_out() -> None:
