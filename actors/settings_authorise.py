@@ -19,6 +19,11 @@ class AuthoriseSettings(Part):
     """Is asked in namespaces with `authorise_publish`."""
     rpc: str | None = None
     """Answers the calls of clients, and `rpc` of the server API. Unset: they get error 108."""
+    refresh: str | None = None
+    """Is asked when a connection's time is up, whoever has set it. Clients are not told of it then,
+    and do not refresh their tokens."""
+    sub_refresh: str | None = None
+    """Is asked when the time of a subscription is up that `subscribe` or `connect` has set."""
     time_limit_s: Annotated[float, Field(gt=0)] = 5.0
     """How long a call may take. Who waits for one that takes longer gets error 100."""
     threads: Annotated[int, Field(ge=1, le=1000)] = 16
@@ -26,7 +31,7 @@ class AuthoriseSettings(Part):
     calls_max: Count = 1_000
     """Calls that run or wait in an edge; more are refused (error 111)."""
 
-    @field_validator("connect", "subscribe", "publish", "rpc")
+    @field_validator("connect", "subscribe", "publish", "rpc", "refresh", "sub_refresh")
     @classmethod
     def _names_a_function(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):

@@ -103,7 +103,7 @@ class RefreshRequest(_OfClients, kw_only=True):
     Attributes:
         expired: At once (code 3005).
         expire_at: Seconds since the epoch; 0: never.
-        info: Shown to others as `conn_info` from the client's next subscription on.
+        info: Shown to others as `conn_info`.
     """
 
     expired: bool | None = None

@@ -12,6 +12,7 @@ from serve.protocol import CommandBody, CommandError, ErrorCode, HistoryResult
 from serve.protocol_json import publication
 from serve.subscription import Subscription
 from serve.token_keys import KeySet
+from serve.tokens import Claims
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +112,26 @@ class AskRuling:
     request: Request
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AskRefresh:
+    """Ask a function whether something goes on. Answered by `ProlongedSession.prolonged`.
+
+    Others may be asked before it is answered.
+    """
+
+    id: int
+    request: Request
+    about: Claims | Subscription
+
+
 Ask: TypeAlias = (
-    AskJoin | AskLeave | AskPublish | AskHistory | AskPresence | AskStats | AskKeys | AskRuling
+    AskJoin
+    | AskLeave
+    | AskPublish
+    | AskHistory
+    | AskPresence
+    | AskStats
+    | AskKeys
+    | AskRuling
+    | AskRefresh
 )

@@ -14,7 +14,7 @@ from serve.protocol import ErrorCode
 _OWN_ERRORS: Final = range(400, 2000)
 _DISCONNECTS: Final = range(3000, 5000)
 UNCHANGED: Final = object()
-"""In `AllowPublish`: the data that the client gave."""
+"""In answers: as it was."""
 SERVER_API: Final = "server_api"
 """In `RpcRequest.transport`: whoever has the API key calls, so `client` and `user` are empty."""
 
@@ -104,7 +104,30 @@ class RpcRequest(ClientRequest):
     data: Any = None
 
 
-Request = ConnectRequest | SubscribeRequest | PublishRequest | RpcRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshRequest(ClientRequest):
+    """The connection's time is up: does it go on?"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubRefreshRequest(ClientRequest):
+    """The time of a subscription is up: does it go on?
+
+    Attributes:
+        channel: To what it is subscribed.
+    """
+
+    channel: str
+
+
+Request = (
+    ConnectRequest
+    | SubscribeRequest
+    | PublishRequest
+    | RpcRequest
+    | RefreshRequest
+    | SubRefreshRequest
+)
 
 
 # --- what they may answer
@@ -118,7 +141,8 @@ class AllowSubscribe:
         info: What others see of it in this channel (`chan_info`).
         data: What the client gets with the reply.
         expire_at_s: Until when, in seconds since the epoch; the client then subscribes anew, and
-            your function is asked again. None: as long as it is connected.
+            your function is asked again; unless your function for `sub_refresh` lets it go on.
+            None: as long as it is connected.
         override: Settings of the namespace that are other for this subscription: `presence`,
             `join_leave`, `force_push_join_leave`, `force_positioning`, `force_recovery`.
     """
@@ -139,7 +163,8 @@ class AllowConnect:
         meta: What your other functions see of it, and no client.
         data: What the client gets with the reply.
         expire_at_s: Until when, in seconds since the epoch; the client then connects anew, and
-            your function is asked again. None: for ever.
+            your function is asked again; unless your function for `refresh` lets it go on. None:
+            for ever.
         channels: What the server subscribes it to.
         subs: The same, by channel, with more to each.
     """
@@ -175,9 +200,39 @@ class AllowRpc:
     data: Any = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowRefresh:
+    """The connection goes on.
+
+    Attributes:
+        expire_at_s: Until when, in seconds since the epoch. None: for ever.
+        info: What others see of the client (`conn_info`).
+        meta: What your other functions see of it, and no client.
+    """
+
+    expire_at_s: float | None = None
+    info: Any = UNCHANGED
+    meta: Any = UNCHANGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowSubRefresh:
+    """The subscription goes on.
+
+    Attributes:
+        expire_at_s: Until when, in seconds since the epoch. None: as long as it is connected.
+        info: What others see of the client in this channel (`chan_info`).
+    """
+
+    expire_at_s: float | None = None
+    info: Any = UNCHANGED
+
+
 @dataclass(frozen=True, slots=True)
 class Deny:
     """It may not, and is told so; the connection goes on (to connect: the client gives up).
+
+    To `refresh` and `sub_refresh`: what has expired ends, and nobody is told code and reason.
 
     Attributes:
         code: 103 is "permission denied"; others of the protocol (100 to 113), or your own from 400
@@ -213,4 +268,13 @@ class Disconnect:
             raise ValueError(f"Disconnect: {self.code} is no close code: take 4000 to 4999")
 
 
-Answer = AllowConnect | AllowSubscribe | AllowPublish | AllowRpc | Deny | Disconnect
+Answer = (
+    AllowConnect
+    | AllowSubscribe
+    | AllowPublish
+    | AllowRpc
+    | AllowRefresh
+    | AllowSubRefresh
+    | Deny
+    | Disconnect
+)

@@ -10,13 +10,22 @@ from actors.errors import SettingsError
 from actors.settings import Settings
 from actors.settings_authorise import AuthoriseSettings
 from actors.users_code import check_takes, defined_at, find, plain
-from serve.authorise import ConnectRequest, PublishRequest, RpcRequest, SubscribeRequest
+from serve.authorise import (
+    ConnectRequest,
+    PublishRequest,
+    RefreshRequest,
+    RpcRequest,
+    SubRefreshRequest,
+    SubscribeRequest,
+)
 
 _ASKED: Final[dict[str, type[Any]]] = {
     "connect": ConnectRequest,
     "subscribe": SubscribeRequest,
     "publish": PublishRequest,
     "rpc": RpcRequest,
+    "refresh": RefreshRequest,
+    "sub_refresh": SubRefreshRequest,
 }
 """Name of the setting -> what its function takes."""
 

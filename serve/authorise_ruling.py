@@ -12,14 +12,18 @@ from serve.authorise import (
     UNCHANGED,
     AllowConnect,
     AllowPublish,
+    AllowRefresh,
     AllowRpc,
+    AllowSubRefresh,
     AllowSubscribe,
     ConnectRequest,
     Deny,
     Disconnect,
     PublishRequest,
+    RefreshRequest,
     Request,
     RpcRequest,
+    SubRefreshRequest,
     SubscribeRequest,
 )
 from serve.protocol import EMPTY, Close, CommandError, ErrorCode, OwnError, RpcResult
@@ -40,7 +44,16 @@ class Publishable:
     data: bytes | None
 
 
-Ruling: TypeAlias = Claims | Grant | Publishable | RpcResult | ErrorCode | OwnError | Close
+@dataclass(frozen=True, slots=True)
+class Prolonged:
+    """Something goes on; of its `Claims`, or its `Grant`, these fields are others from now on."""
+
+    changes: Mapping[str, Any]
+
+
+Ruling: TypeAlias = (
+    Claims | Grant | Publishable | RpcResult | Prolonged | ErrorCode | OwnError | Close
+)
 Rule: TypeAlias = Callable[[Request], Awaitable[Ruling]]
 """Asks a function of the user's; returns what follows. See `Authoriser.rule`."""
 
@@ -135,11 +148,24 @@ def _rpc(answer: AllowRpc, wall_s: float) -> RpcResult:
     return RpcResult(_json(answer.data))
 
 
+def _refresh(answer: AllowRefresh | AllowSubRefresh, wall_s: float) -> Prolonged | ErrorCode:
+    ttl_s = _ttl_s(answer.expire_at_s, wall_s)
+    if ttl_s is not None and ttl_s <= 0:
+        return ErrorCode.EXPIRED
+    given = {"info": answer.info}
+    if isinstance(answer, AllowRefresh):
+        given["meta"] = answer.meta
+    changes = {name: _copy(value) for name, value in given.items() if value is not UNCHANGED}
+    return Prolonged({"ttl_s": ttl_s, **changes})
+
+
 _RULES: Final[dict[type[Any], tuple[type[Any], Callable[[Any, float], Ruling]]]] = {
     ConnectRequest: (AllowConnect, _connect),
     SubscribeRequest: (AllowSubscribe, _subscribe),
     PublishRequest: (AllowPublish, _publish),
     RpcRequest: (AllowRpc, _rpc),
+    RefreshRequest: (AllowRefresh, _refresh),
+    SubRefreshRequest: (AllowSubRefresh, _refresh),
 }
 
 

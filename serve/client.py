@@ -50,11 +50,19 @@ class Client:
         self.claims = claims
         self._access = access
 
+    @property
+    def refreshes(self) -> bool:
+        """Whether it is to prolong its connection, and so is told when that expires.
+
+        Not where a function prolongs all connections, or has let this one in.
+        """
+        return self._access.functions.refresh is None and not self.claims.by_function
+
     def connected(
         self, place: Place, subs: dict[str, SubscribeResult], *, pongs: bool
     ) -> ConnectResult:
         """Return what the client is told when it is connected; `pongs`: it answers pings."""
-        expires, seconds = ttl(None if self.claims.by_function else self.claims.ttl_s)
+        expires, seconds = ttl(self.claims.ttl_s if self.refreshes else None)
         return ConnectResult(
             client=self.id,
             version=place.version,
@@ -184,6 +192,10 @@ class Client:
             )
         except TokenError as error:
             raise DisconnectError(DisconnectCode.INVALID_TOKEN) from error
+        self.regrant(subscription, grant)
+
+    def regrant(self, subscription: Subscription, grant: Grant) -> None:
+        """Let a subscription have another grant: others see its info from now on."""
         subscription.grant, subscription.info = grant, self.info(grant)
 
     def known_anew(self, claims: Claims, mine: Iterable[Subscription]) -> None:

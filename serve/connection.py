@@ -17,6 +17,7 @@ from serve.asks import (
     AskLeave,
     AskPresence,
     AskPublish,
+    AskRefresh,
     AskRuling,
     AskStats,
 )
@@ -237,9 +238,12 @@ class Connection:
     def _tick(self) -> None:
         self._timer = None
         self.session.tick(self._clock())
+        self._drop_expired()
+        self._settle()
+
+    def _drop_expired(self) -> None:
         for subscription in self.session.take_dropped():
             self._hub.drop(self, subscription)
-        self._settle()
 
     async def _answer(self, ask: Ask) -> None:
         code: ErrorCode | None = None
@@ -272,6 +276,9 @@ class Connection:
             self.session.keys_read(ask, self._clock())
         elif isinstance(ask, AskRuling):
             self.session.ruled(ask, await self._hub.rule(ask.request), self._clock())
+        elif isinstance(ask, AskRefresh):
+            self.session.prolonged(ask, await self._hub.rule(ask.request), self._clock())
+            self._drop_expired()
         else:
             self.session.answer(ask, await self._result(ask), self._clock())
 

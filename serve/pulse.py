@@ -41,12 +41,16 @@ class Pulse:
         self._ping_at = now + self._limits.ping_interval_s * (1 + self._spread) / 2
 
     def expire(self, ttl_s: float | None, now: float, *, promptly: bool = False) -> None:
-        """Set when the token ends; None: never. `promptly`: there is nothing to refresh it."""
+        """Set when the token ends; None: never. `promptly`: the client cannot refresh it."""
         if ttl_s is None:
             self._expires_at = _NEVER
         else:
             grace_s = self._limits.expired_close_delay_s if self._answers and not promptly else 0.0
             self._expires_at = now + ttl_s + grace_s
+
+    def expired(self, now: float) -> bool:
+        """Tell whether the time is up that `expire` has set: `tick` would say so, too."""
+        return now >= self._expires_at
 
     def stop(self) -> None:
         """Let nothing be due any more."""

@@ -23,6 +23,10 @@ from serve.protocol import (
 from serve.pulse import Pulse, ttl
 from serve.subscription import Subscription
 
+AGAIN_S: Final = 60.0
+"""How long something goes on whose function has failed; then it is asked again. As Centrifugo has
+it (`internal/proxy/refresh_handler.go`)."""
+
 _EXPIRED: Final = (ErrorCode.TOKEN_EXPIRED, ErrorCode.EXPIRED)
 
 
@@ -48,6 +52,10 @@ class Renewal:
             self._ends[subscription] = now + grant.ttl_s + late_s
         # Who has no token cannot bring a new one: told of an end, clients would give up then.
         return ttl(None if grant.by_function else grant.ttl_s)
+
+    def again(self, subscription: Subscription, now: float) -> None:
+        """Let a subscription that has expired do so again, in `AGAIN_S`."""
+        self._ends[subscription] = now + AGAIN_S
 
     def forget(self, subscription: Subscription) -> None:
         """Let a subscription that has ended expire no more."""
@@ -87,7 +95,7 @@ class Renewal:
             DisconnectError: It is not valid, of another user, or gives other channels.
             KeysWantedError: See `KeySet.find`.
         """
-        if not request.token or client.claims.by_function:
+        if not request.token or not client.refreshes:
             raise DisconnectError(DisconnectCode.BAD_REQUEST)
         try:
             claims = self._access.claims(request.token)

@@ -181,8 +181,11 @@ class Session:
 
     def _expire(self, now: float) -> None:
         for subscription in self._renewal.expired(now):
-            if self.drop(subscription, UnsubscribeCode.SUBSCRIPTION_EXPIRED):
-                self._dropped.append(subscription)
+            self._over(subscription)
+
+    def _over(self, subscription: Subscription) -> None:
+        if self.drop(subscription, UnsubscribeCode.SUBSCRIPTION_EXPIRED):
+            self._dropped.append(subscription)
 
     # --- out
 
@@ -197,7 +200,7 @@ class Session:
         return asks
 
     def take_dropped(self) -> list[Subscription]:
-        """Return, once, the subscriptions that `tick` has ended."""
+        """Return, once, the subscriptions that have ended because their time is up."""
         dropped, self._dropped = self._dropped, []
         return dropped
 
@@ -326,8 +329,8 @@ class Session:
             self._reply(ask.id, results[ask.subscriptions[0].channel])
         else:
             self.state = State.CONNECTED
-            claims = self._client.claims
-            self._pulse.connected(claims.ttl_s, self._now, promptly=claims.by_function)
+            promptly = not self._client.refreshes
+            self._pulse.connected(self._client.claims.ttl_s, self._now, promptly=promptly)
             result = self._client.connected(self.place, results, pongs=not self._one_way)
             self._reply(ask.id, result)
         for subscription in ask.subscriptions:

@@ -28,7 +28,7 @@ from serve.protocol import (
 )
 from serve.pulse import ttl
 from serve.session import State
-from serve.session_authorised import AuthorisedSession
+from serve.session_prolonged import ProlongedSession
 from serve.subscription import Subscription
 from serve.tokens import Grant
 
@@ -36,7 +36,7 @@ LATER_MAX: Final = 100
 """Directives that wait for the reply to connect; more are passed over."""
 
 
-class DirectedSession(AuthorisedSession):
+class DirectedSession(ProlongedSession):
     """Carry out directives, between the client's own commands and in the order they are told.
 
     A directive does not wait for the client's commands under way. But one for a client that has no
@@ -176,7 +176,7 @@ class DirectedSession(AuthorisedSession):
         if directive.info:
             claims = dataclasses.replace(claims, info=msgspec.json.decode(directive.info))
         self._client.known_anew(claims, self.subscriptions.values())
-        self._pulse.expire(ttl_s, self._now)
+        self._pulse.expire(ttl_s, self._now, promptly=not self._client.refreshes)
         self._messages.append(self._codec.push("", Refreshed(*ttl(ttl_s))))
 
 

@@ -5,12 +5,14 @@ import json
 import re
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import jwt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
@@ -21,6 +23,7 @@ from actors.settings_authorise import AuthoriseSettings
 from actors.settings_client import ClientSettings
 from actors.settings_file import load
 from actors.store_memory import MemoryStore
+from serve.authorise import Deny, RefreshRequest
 from serve.edge import Edge
 from tests.conftest import raywire
 from tests.edge.test_edge import KEY, SETTINGS, command, publish, running_edge
@@ -85,6 +88,7 @@ async def test_example_of_the_manual(example: Path) -> None:
         async with opened(edge, cookie="session=7f3a") as ann:
             reply = await command(ann, id=1, connect={})
             assert set(reply["connect"]["subs"]) == {"news"}
+            assert {"expires", "ttl"}.isdisjoint(reply["connect"])
             reply = await command(ann, id=2, subscribe={"channel": "room:garden"})
             assert reply["subscribe"]["data"] == {"topic": "roses"}
             reply = await command(ann, id=3, subscribe={"channel": "room:cellar"})
@@ -104,6 +108,15 @@ async def test_example_of_the_manual(example: Path) -> None:
             assert reply["error"] == {"code": 104, "message": "method not found"}
             await publish(edge, channel="news", data=1)
             assert (await replies(ann, 1))[0]["push"]["channel"] == "news"
+
+
+async def test_manual_prolongs_who_is_still_logged_in(example: Path) -> None:
+    """And no other."""
+    async with manual_edge(example):
+        refresh = module("manual_rules").refresh
+        here = refresh(RefreshRequest(client="c", user="ann"))
+        assert time.time() + 50 < here.expire_at_s < time.time() + 70
+        assert refresh(RefreshRequest(client="c", user="bob")) == Deny()
 
 
 def test_check_shows_the_users_line(example: Path) -> None:
@@ -359,3 +372,92 @@ async def test_own_refusal_reaches_the_client(tmp_path: Path, rules: str) -> Non
     ):
         reply = await command(client, id=1, connect={"headers": {"Deny": "1"}})
         assert reply["error"] == {"code": 409, "message": "websocket"}
+
+
+# --- what is prolonged
+
+LASTING = """
+import time
+from serve.authorise import AllowConnect, AllowRefresh, AllowSubRefresh, AllowSubscribe, Deny
+
+asked = []
+
+def soon():
+    return time.time() + 1  # not over before the answer is read, however slow the machine
+
+def connect(request):
+    ends = soon() if request.name == "ends" else None
+    return AllowConnect(user="ann", meta=[1], expire_at_s=ends)
+
+async def refresh(request):
+    asked.append([request.user, request.transport, request.meta])
+    return AllowRefresh(expire_at_s=soon()) if len(asked) < 2 else Deny()
+
+def subscribe(request):
+    return AllowSubscribe(expire_at_s=soon())
+
+def sub_refresh(request):
+    asked.append([request.user, request.channel])
+    return AllowSubRefresh(expire_at_s=soon(), info=len(asked)) if len(asked) < 2 else Deny()
+"""
+
+
+def lasting(code: Path, name: str) -> Settings:
+    """Settings whose functions give little time, and prolong it once."""
+    (code / f"{name}.py").write_text(LASTING)
+    uses = {use: f"{name}:{use}" for use in ("connect", "refresh", "subscribe", "sub_refresh")}
+    return SETTINGS.model_copy(
+        update={
+            "code": code,
+            "client": ClientSettings(),
+            "authorise": AuthoriseSettings.model_validate(uses),
+            "channels": ChannelSettings(authorise_subscribe=True),
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["websocket", "uni_websocket"])
+async def test_connection_is_prolonged_until_it_is_not(tmp_path: Path, kind: str) -> None:
+    """The client hears nothing but the end; one way or two."""
+    name = f"lasting_{kind}"
+    async with (
+        running_edge(MemoryStore(2), lasting(tmp_path, name)) as edge,
+        opened(edge, kind) as client,
+    ):
+        wish = {"name": "ends"}
+        await client.send(json.dumps({"id": 1, "connect": wish} if kind == "websocket" else wish))
+        (reply,) = await replies(client, 1)
+        assert {"expires", "ttl"}.isdisjoint(reply["connect"])
+        if kind == "uni_websocket":
+            (push,) = await replies(client, 1)
+            assert push["disconnect"]["code"] == 3005
+        assert await close_of(client) == (3005, "connection expired")
+        assert module(name).asked == [["ann", kind, [1]]] * 2
+
+
+async def test_connection_by_token_is_prolonged(tmp_path: Path) -> None:
+    """Without new tokens."""
+    name = "lasting_token"
+    given = lasting(tmp_path, name)
+    async with running_edge(MemoryStore(2), given) as edge, opened(edge) as client:
+        made = jwt.encode({"sub": "bob", "exp": time.time() + 2}, "s" * 32, algorithm="HS256")
+        reply = await command(client, id=1, connect={"token": made})
+        assert {"expires", "ttl"}.isdisjoint(reply["connect"])
+        assert await close_of(client) == (3005, "connection expired")
+        assert module(name).asked == [["bob", "websocket", None]] * 2
+
+
+async def test_subscription_is_prolonged_until_it_is_not(tmp_path: Path) -> None:
+    """The client hears nothing but the end, and the edge knows of it, too."""
+    name = "lasting_subscription"
+    given = lasting(tmp_path, name)
+    async with running_edge(MemoryStore(2), given) as edge, opened(edge) as client:
+        await command(client, id=1, connect={})
+        reply = await command(client, id=2, subscribe={"channel": "news"})
+        assert {"expires", "ttl"}.isdisjoint(reply["subscribe"])
+        (push,) = await replies(client, 1)
+        assert push["push"]["unsubscribe"]["code"] == 2501
+        assert module(name).asked == [["ann", "news"]] * 2
+        while edge._hub.numbers()["num_subs"]:
+            await asyncio.sleep(0.005)
+        assert "subscribe" in await command(client, id=3, subscribe={"channel": "news"})

@@ -8,17 +8,21 @@ from msgspec import Raw
 from serve.authorise import (
     AllowConnect,
     AllowPublish,
+    AllowRefresh,
     AllowRpc,
+    AllowSubRefresh,
     AllowSubscribe,
     ConnectRequest,
     Deny,
     Disconnect,
     PublishRequest,
+    RefreshRequest,
     Request,
     RpcRequest,
+    SubRefreshRequest,
     SubscribeRequest,
 )
-from serve.authorise_ruling import Publishable, ruling_of
+from serve.authorise_ruling import Prolonged, Publishable, ruling_of
 from serve.protocol import EMPTY, Close, ErrorCode, OwnError, RpcResult
 from serve.tokens import Claims, Grant
 
@@ -27,6 +31,8 @@ CONNECT = ConnectRequest(client="c")
 SUBSCRIBE = SubscribeRequest(channel="a", **WHO)
 PUBLISH = PublishRequest(channel="a", data=1, **WHO)
 RPC = RpcRequest(method="m", **WHO)
+REFRESH = RefreshRequest(**WHO)
+SUB_REFRESH = SubRefreshRequest(channel="a", **WHO)
 NOW_S = 1000.0
 
 
@@ -70,6 +76,18 @@ def test_publish_may_give_null() -> None:
     assert ruling_of(PUBLISH, AllowPublish(data={"a": 1}), NOW_S) == Publishable(b'{"a":1}')
 
 
+def test_refresh_changes_what_is_given() -> None:
+    """None is a value; what is left out stays as it was, but the time: there is none then."""
+    refresh = AllowRefresh(expire_at_s=1060, info={"n": 1}, meta=None)
+    assert ruling_of(REFRESH, refresh, NOW_S) == Prolonged(
+        {"ttl_s": 60, "info": {"n": 1}, "meta": None}
+    )
+    assert ruling_of(REFRESH, AllowRefresh(), NOW_S) == Prolonged({"ttl_s": None})
+    sub = AllowSubRefresh(expire_at_s=1060, info=1)
+    assert ruling_of(SUB_REFRESH, sub, NOW_S) == Prolonged({"ttl_s": 60, "info": 1})
+    assert ruling_of(SUB_REFRESH, AllowSubRefresh(), NOW_S) == Prolonged({"ttl_s": None})
+
+
 def test_nothing_is_shared_with_the_users_code() -> None:
     """What it keeps, it may change afterwards."""
     info: dict[str, Any] = {"n": 1}
@@ -85,6 +103,8 @@ def test_nothing_is_shared_with_the_users_code() -> None:
         (CONNECT, AllowConnect(expire_at_s=1000)),
         (CONNECT, AllowConnect(subs={"a": AllowSubscribe(expire_at_s=1)})),
         (SUBSCRIBE, AllowSubscribe(expire_at_s=0)),
+        (REFRESH, AllowRefresh(expire_at_s=1000)),
+        (SUB_REFRESH, AllowSubRefresh(expire_at_s=999)),
     ],
 )
 def test_what_is_over_already_is_expired(request_: Request, answer: object) -> None:
@@ -92,7 +112,7 @@ def test_what_is_over_already_is_expired(request_: Request, answer: object) -> N
     assert ruling_of(request_, answer, NOW_S) is ErrorCode.EXPIRED
 
 
-@pytest.mark.parametrize("request_", [CONNECT, SUBSCRIBE, PUBLISH, RPC])
+@pytest.mark.parametrize("request_", [CONNECT, SUBSCRIBE, PUBLISH, RPC, REFRESH, SUB_REFRESH])
 def test_every_question_may_be_refused(request_: Request) -> None:
     """By an error, or an end of the connection."""
     for answer, ruling in [
@@ -134,6 +154,8 @@ async def forgotten() -> None:
         (CONNECT, AllowConnect(channels="news"), "AllowConnect.channels"),
         (SUBSCRIBE, AllowSubscribe(override={"presense": True}), "there is no 'presense'"),
         (RPC, AllowRpc(object()), "object"),
+        (REFRESH, AllowSubRefresh(), "return AllowRefresh"),
+        (SUB_REFRESH, AllowRefresh(), "return AllowSubRefresh"),
     ],
 )
 def test_what_is_no_answer_is_an_error(request_: Request, answer: object, told: str) -> None:
