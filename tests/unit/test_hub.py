@@ -376,7 +376,7 @@ class Story:
             assert found + client.data() == list(range(begin + 1, self.top + 1))
 
 
-@hypothesis_settings(deadline=None, max_examples=100)
+@hypothesis_settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(

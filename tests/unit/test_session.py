@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import jwt
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec import Raw
 from pydantic import SecretStr
@@ -780,7 +779,6 @@ def test_joins_come_after_the_reply_and_publications() -> None:
     assert join["push"]["join"] == {"info": {"user": "u", "client": "c"}}
 
 
-@hypothesis_settings(deadline=None)  # The first example loads what the others use.
 @given(
     st.integers(0, 6),
     st.integers(0, 6),
