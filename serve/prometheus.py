@@ -6,7 +6,6 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -20,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from actors.metrics import BOUNDS_S, split_labels
+from serve.prometheus_names import NAMES, Name
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -30,11 +30,7 @@ _LABELS: Final = ("part", "kind", "stage")
 _BOUNDS: Final = tuple(f"{bound:g}" for bound in BOUNDS_S)
 _BAD: Final = re.compile(r"[^a-zA-Z0-9_]")
 
-_HELP: Final = {
-    "counters": "Total of {name} since the part started (docs/metrics.md).",
-    "gauges": "Present value of {name} (docs/metrics.md).",
-    "latencies": "How long {name} took, in seconds (docs/metrics.md).",
-}
+NO_HELP: Final = "See docs/metrics.md."
 
 _Add = Callable[[Any, list[str], Any], None]
 
@@ -87,9 +83,9 @@ class _Numbers(Collector):
             "Resident memory of the process.",
             "rss_bytes",
         )
-        yield from self._families("counters", CounterMetricFamily, "", _add_value)
-        yield from self._families("gauges", GaugeMetricFamily, "", _add_value)
-        yield from self._families("latencies", HistogramMetricFamily, "_seconds", _add_buckets)
+        yield from self._families("counters", CounterMetricFamily, _add_value)
+        yield from self._families("gauges", GaugeMetricFamily, _add_value)
+        yield from self._families("latencies", HistogramMetricFamily, _add_buckets)
 
     def _queue(self) -> Metric:
         family = GaugeMetricFamily(
@@ -106,24 +102,23 @@ class _Numbers(Collector):
             _add_value(family, _labels(part, numbers), numbers.get(member, 0))
         return family
 
-    def _families(self, group: str, kind: type[Any], unit: str, add: _Add) -> Iterator[Metric]:
-        names = sorted(
-            {name for numbers in self._parts.values() for name in numbers.get(group, {})}
-        )
-        for beginning, members in groupby(names, key=lambda name: split_labels(name)[0]):
-            text = _HELP[group].format(name=beginning)
-            labelled = [(name, split_labels(name)[1]) for name in members]
-            family: Metric = kind(
-                f"raywire_{_BAD.sub('_', beginning)}{unit}",
-                text,
-                labels=(*_LABELS, *labelled[0][1]),
-            )
-            for name, own in labelled:
-                for part, numbers in self._parts.items():
-                    value = numbers.get(group, {}).get(name)
-                    if value is not None:
-                        add(family, [*_labels(part, numbers), *own.values()], value)
-            yield family
+    def _families(self, group: str, kind: type[Any], add: _Add) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for part, numbers in self._parts.items():
+            labels = _labels(part, numbers)
+            for member, value in numbers.get(group, {}).items():
+                beginning, own = split_labels(member)
+                name, text = _name(labels[1], beginning)
+                if name not in families:
+                    families[name] = kind(f"raywire_{name}", text, labels=(*_LABELS, *own))
+                add(families[name], [*labels, *own.values()], value)
+        yield from (families[name] for name in sorted(families))
+
+
+def _name(kind: str, member: str) -> Name:
+    """Return what a number is called; one that is not in the list keeps its own name."""
+    known = NAMES.get(kind, {}).get(member)
+    return known or Name(_BAD.sub("_", f"{kind}_{member}"), NO_HELP)
 
 
 def _labels(part: str, numbers: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from actors.embedded import EmbeddedValkey
 from actors.message import decode_json
 from actors.partition import Keys, partition_of
 from actors.store_redis_edge import RedisEdgeStore
+from serve.prometheus import NO_HELP
 from tests.conftest import System, raywire, running_system
 from tests.protobuf_speech import from_protobuf, to_protobuf
 
@@ -248,6 +249,7 @@ def test_metrics_name_every_part(system: System) -> None:
     text = httpx.get(f"{system.url}/metrics").text
     for kind in ("nozzle", "transformer", "publisher", "edge"):
         assert f'kind="{kind}"' in text
+    assert NO_HELP not in text
 
 
 def test_status_is_one_json_object_in_a_pipe(system: System) -> None:
