@@ -41,7 +41,7 @@ async function post(path, body) {
   try {
     answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   } catch {
-    return "The server cannot be reached. Your text is still here: try again in a moment.";
+    return "The server cannot be reached: try again in a moment.";
   }
   if (answer.ok) return null;
   const { detail } = await answer.json().catch(() => ({}));
@@ -181,8 +181,9 @@ function append(publications) {
 
 $("earlier").addEventListener("click", async (event) => {
   event.target.disabled = true;
+  complain(null);
   try { append((await ask(`discussion/comments?before=${oldest}`)).publications); }
-  catch { complain("Earlier comments could not be read: try again in a moment."); }
+  catch { complain("Earlier comments could not be read: try again in a moment.", event.target.parentElement); }
   finally { event.target.disabled = false; }
 });
 
@@ -213,15 +214,17 @@ function tellVotes(id) {
 list.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-vote]");
   if (!button || button.getAttribute("aria-disabled") === "true") return;
-  const id = button.closest(".comment").dataset.id;
+  const item = button.closest(".comment");
+  const { id } = item.dataset;
   const vote = Number(button.dataset.vote);
   mine.set(id, vote);
   tellVotes(id);
+  complain(null);
   const why = await post("discussion/votes", { comment: id, vote, key: `${voter}:${id}` });
   if (why) {
     mine.delete(id);
     tellVotes(id);
-    complain(why);
+    complain(why, item);
   } else {
     kept.set("raywire-votes", Object.fromEntries([...mine].slice(-1000)));
   }
@@ -235,9 +238,13 @@ kept.set("raywire-voter", voter);
 const form = $("form");
 let key = newKey();           // of the comment being written: sent twice, it appears once
 
-function complain(text) {
-  $("error").textContent = text ?? "";
-  $("error").hidden = !text;
+const error = $("error");     // one for all, and kept here: its comment may leave the page
+
+/** Say what went wrong, where the reader is looking; null: nothing did. */
+function complain(text, place = form) {
+  place.append(error);
+  error.textContent = text ?? "";
+  error.hidden = !text;
 }
 
 function tellLeft() {
@@ -280,7 +287,7 @@ function countReaders() {
     try {
       const { num_clients: readers } = await ask("discussion/readers");
       $("readers").textContent = readers === 1 ? "1 reader online" : `${readers} readers online`;
-      $("readers").hidden = false;
+      $("readers").hidden = $("state").dataset.state !== "live";
     } catch { /* the next join, leave or minute asks again */ }
     asking = 0;
   }, 250);
@@ -294,6 +301,7 @@ function tellState(state, text) {
   shownState.dataset.state = state;
   if (shownState.textContent !== text) shownState.textContent = text;
   $("retry").hidden = state !== "waiting" && state !== "ended";
+  if (state !== "live") $("readers").hidden = true;   // what we know of them is old
 }
 
 /** Stay connected for as long as the page is there. */

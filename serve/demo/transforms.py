@@ -16,6 +16,7 @@ TEXT_CHARS_MAX: Final = 2000
 AUTHOR_CHARS_MAX: Final = 40
 
 _TAGS: Final = {"a", "b", "strong", "i", "em", "code"}
+_BLANK_LINES: Final = re.compile(r"\n(?:[ \t\r]*\n){2,}")
 _ENTRY_ID: Final = re.compile(r"\d{1,16}-\d{1,16}")
 
 
@@ -24,8 +25,8 @@ class Comment:
 
     Takes `{"author": ..., "text": ...}`, or just the text; a comment from a shell is one line.
     Gives `{"id", "author", "text", "mood", "time_s"}`: author and text are safe HTML, the text with
-    links and light emphasis at most; mood is from -1 (cross) to 1 (glad); the id is the entry's.
-    A comment of which nothing is left is dropped.
+    links, light emphasis and single blank lines at most; mood is from -1 (cross) to 1 (glad); the
+    id is the entry's. A comment of which nothing is left is dropped.
     """
 
     def __init__(self, text_max: int = TEXT_CHARS_MAX, author_max: int = AUTHOR_CHARS_MAX) -> None:
@@ -45,7 +46,7 @@ class Comment:
         author, text = _parts(message.data)
         # Cut before cleaning, which closes the tags that the cut leaves open.
         text = nh3.clean(
-            text.strip()[: self._text_max],
+            _BLANK_LINES.sub("\n\n", text.strip())[: self._text_max],
             tags=_TAGS,
             attributes={"a": {"href"}},
             url_schemes={"http", "https"},

@@ -1,6 +1,7 @@
 """The discussion's page in a real browser, against a real running system."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,6 +85,20 @@ class Tab:
             self.find(selector).send_keys(content)
         self.find("#send").click()
         self.wait(lambda: not self.find("#text").get_attribute("value"))
+
+    @contextmanager
+    def without(self, *urls: str) -> Iterator[None]:
+        """Let requests to some addresses fail; what the console says of it is forgotten."""
+        try:
+            self._block(*urls)
+            yield
+        finally:
+            self._block()
+            self._browser.get_log("browser")  # type: ignore[no-untyped-call]  # Selenium's
+
+    def _block(self, *urls: str) -> None:
+        self._browser.execute_cdp_cmd("Network.enable", {})
+        self._browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": urls})
 
     def comment(self, text: str) -> WebElement:
         """Return the comment with this text, once it is there."""
@@ -191,6 +206,26 @@ def test_readers_are_counted(tabs: tuple[Tab, Tab]) -> None:
     two.show()
     two.script("dispatchEvent(new Event('pagehide'))")
     one.wait(lambda: one.text("#readers") == "1 reader online")
+
+
+def test_what_fails_is_said_where_the_reader_looks(tabs: tuple[Tab, Tab], unique: str) -> None:
+    """A vote's error stands at its comment, and a line that is lost hides what is not known."""
+    one, _ = tabs
+    one.write("Ada", unique)
+    item = one.comment(unique)
+    button = item.find_element(By.CSS_SELECTOR, "[data-vote='1']")
+    with one.without("*/discussion/votes", "*/connection/uni_sse*"):
+        button.click()
+        one.wait(lambda: "cannot be reached" in item.text)
+        assert button.get_attribute("aria-pressed") == "false"
+        one.script("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+        one.wait(lambda: one.text("#state") == "Connection lost")
+        assert not one.find("#readers").is_displayed()
+    one.find("#retry").click()
+    one.wait(lambda: one.text("#state") == "Live" and one.find("#readers").is_displayed())
+    button.click()
+    one.wait(lambda: one.up(unique) == "1")
+    assert "cannot be reached" not in item.text
 
 
 def test_page_says_nothing_in_the_console(tabs: tuple[Tab, Tab], browser: Chrome) -> None:

@@ -79,6 +79,19 @@ def test_long_ones_are_cut() -> None:
     assert len(made["text"]) == 2000 + len("</b>")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one\n\n\n\n\ntwo", "one\n\ntwo"),
+        ("one\n \t\n\r\ntwo\n\n", "one\n\ntwo"),
+        ("one\ntwo\n\nthree", "one\ntwo\n\nthree"),
+    ],
+)
+def test_blank_lines_do_not_push_other_comments_away(text: str, shown: str) -> None:
+    """One is a paragraph; more than one is one."""
+    assert comment(text)["text"] == shown
+
+
 @pytest.mark.parametrize("text", ["", "  ", "<script>x</script>", "<b></b>"])
 def test_comment_of_which_nothing_is_left_is_dropped(text: str) -> None:
     """There is nothing to show."""
