@@ -16,6 +16,8 @@ from actors.settings_part import Part as _Part
 from actors.settings_servers import RaySettings, RedisSettings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NAMESPACE = re.compile(r"[!-9;-~]+")
+"""What can stand before the first `:` of a channel's name; see `actors.message.check_channel`."""
 
 
 class QueueSettings(_Part):
@@ -301,6 +303,11 @@ class Settings(_Part):
 
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
+        if unfit := [name for name in self.namespaces if not _NAMESPACE.fullmatch(name)]:
+            raise ValueError(
+                f"namespaces: no channel can have {unfit[0]!r}: "
+                "use printable ASCII without blanks and colons"
+            )
         if self.nozzle.count > self.queue.partitions:
             raise ValueError("nozzle.count is more than queue.partitions: lower it")
         names = [stage.name for stage in self.stages]

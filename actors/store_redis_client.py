@@ -81,7 +81,7 @@ def translated(url: str) -> Iterator[None]:
     try:
         yield
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
-        text = str(error) or type(error).__name__
+        text = str(error).rstrip(".") or type(error).__name__
         raise UnavailableError(
             f"Valkey at {without_password(url)} {_trouble(error)}: {text}"
         ) from error
@@ -102,7 +102,7 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
         SettingsError: The URL is not one of ours.
     """
     options = _options(timeout_s, Retry(redis.backoff.NoBackoff(), 0))
-    scheme, hosts = _parse(url)
+    scheme, hosts = parse_url(url)
     if scheme.endswith("+sentinel"):
         service, login = _sentinel(url, scheme)
         sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
@@ -122,7 +122,7 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
 def async_client(url: str, *, timeout_s: float) -> AsyncClient:
     """Make a client for an event loop. See `sync_client`."""
     options = _options(timeout_s, AsyncRetry(redis.backoff.NoBackoff(), 0))
-    scheme, hosts = _parse(url)
+    scheme, hosts = parse_url(url)
     if scheme.endswith("+sentinel"):
         service, login = _sentinel(url, scheme)
         sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
@@ -267,7 +267,12 @@ def check_layout(url: str, layout_key: str, *, partitions: int, timeout_s: float
         )
 
 
-def _parse(url: str) -> tuple[str, list[tuple[str, int]]]:
+def parse_url(url: str) -> tuple[str, list[tuple[str, int]]]:
+    """Return the scheme, and the Sentinels where it is theirs.
+
+    Raises:
+        SettingsError: The URL is not one of ours.
+    """
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         raise SettingsError(

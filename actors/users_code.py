@@ -56,10 +56,15 @@ def check_takes(
         signature.bind(*given, **options)
     except TypeError as error:
         unknown = [name for name in options if name not in signature.parameters]
-        hint = did_you_mean(unknown[0], signature.parameters) if unknown else ""
+        # Python tells of what is missing first, where a name is only misspelled.
+        why = (
+            f"it has no {unknown[0]!r}{did_you_mean(unknown[0], signature.parameters)}"
+            if unknown
+            else error
+        )
         wrong = "the options do not fit" if options or not given else f"it cannot take {what}"
         raise SettingsError(
-            f"{use}: {wrong}: {error}{hint}\n  it takes {signature}{defined_at(target)}"
+            f"{use}: {wrong}: {why}\n  it takes {signature}{defined_at(target)}"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """What is looked at before and while a system starts on this machine."""
 
+import errno
 import math
 import socket
 import time
@@ -41,14 +42,16 @@ def check_port(setting: str, address: str, *, within_s: float = 0.0) -> None:
 
 def _check_port(setting: str, address: str) -> None:
     host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket() as probe:
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host.strip("[]"), int(port)))
     except OSError as error:
+        remedy = "stop what uses it, or " if error.errno == errno.EADDRINUSE else ""
         raise SettingsError(
             f"{setting}: cannot listen on {address} ({error.strerror}): "
-            f"stop what uses it, or set {setting} to another address"
+            f"{remedy}set {setting} to another address"
         ) from error
 
 

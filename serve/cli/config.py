@@ -89,12 +89,15 @@ def mask_url(url: str) -> str:
 
 
 def _check(file: Path) -> None:
+    from actors.store_redis_client import parse_url
     from actors.transform import check as check_transforms
     from serve.auth import with_keys
     from serve.authorise_load import check as check_functions
 
     loaded = load(file, {}, {})
     _warn(loaded)
+    if (url := loaded.settings.redis.url) is not None:
+        parse_url(url.get_secret_value())
     check_transforms(loaded.settings, loaded.settings.code)
     check_functions(loaded.settings, loaded.settings.code)
     with_keys(loaded.settings.auth)

@@ -30,7 +30,8 @@ def render(status: Status, note: str = "") -> RenderableType:
 
 def _table(title: str, first: str, *numbers: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
-    table.add_column(first, style="cyan", no_wrap=True)
+    # Not `no_wrap`: where the terminal is narrow, names are cut before numbers are.
+    table.add_column(first, style="cyan")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -42,7 +43,7 @@ def _stages(stages: list[Stage]) -> Table:
     )
     for stage in stages:
         table.add_row(
-            Text(stage.name),
+            _name(stage.name),
             f"{stage.per_s:,.0f}",
             _ms(stage.mean_ms),
             _ms(stage.p50_ms),
@@ -56,11 +57,11 @@ def _stages(stages: list[Stage]) -> Table:
 
 def _actors(actors: list[Actor]) -> Table:
     table = _table(
-        "Actors", "actor", "state", "restarts", "node", "pid", "cpu", "rss MB", "seen s ago"
+        "Actors", "actor", "state", "restarts", "node", "pid", "cpu", "rss\nMB", "seen\ns ago"
     )
     for actor in actors:
         table.add_row(
-            Text(actor.name),
+            _name(actor.name),
             _state(actor.state),
             _count(actor.restarts),
             Text(actor.node),
@@ -74,12 +75,12 @@ def _actors(actors: list[Actor]) -> Table:
 
 def _edges(edges: list[Edge]) -> Table:
     table = _table(
-        "Edges", "edge", "state", "connections", "subscriptions", "channels", "delivered/s",
-        "published/s", "pid", "cpu", "rss MB", "seen s ago",
+        "Edges", "edge", "state", "clients", "subs", "channels", "sent\nper s", "posts\nper s",
+        "pid", "cpu", "rss\nMB", "seen\ns ago",
     )  # fmt: skip
     for edge in edges:
         table.add_row(
-            Text(edge.name),
+            _name(edge.name),
             _state(edge.state),
             f"{edge.connections:,}",
             f"{edge.subscriptions:,}",
@@ -92,6 +93,10 @@ def _edges(edges: list[Edge]) -> Table:
             f"{edge.seen_s:.0f}",
         )
     return table
+
+
+def _name(name: str) -> Text:
+    return Text(name, no_wrap=True, overflow="ellipsis")
 
 
 def _ms(value: float | None) -> str:

@@ -1,12 +1,15 @@
 """`raywire up`: start everything, and stop it on Ctrl-C."""
 
+import shlex
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.panel import Panel
 
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption, load_settings
@@ -14,8 +17,8 @@ from serve.cli.output import out, print_json, print_warning, wants_json
 from serve.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from actors.settings import Settings
     from actors.settings_file import Loaded
-    from serve.local import LocalSystem
 
 ListenOption = Annotated[
     str | None,
@@ -90,7 +93,7 @@ def command(
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda *_: stop.set())
             progress.end(f"Ready after {progress.elapsed_s:.1f} s")
-            _show(system, as_json=wants_json(asked=as_json))
+            show(loaded.settings, system.page, data=data, as_json=wants_json(asked=as_json))
             system.look_after(
                 stop,
                 lambda ask: progress.end(answer(ask, system, read, stop, progress.tell)),
@@ -105,8 +108,15 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _show(system: "LocalSystem", *, as_json: bool) -> None:
-    settings, page = system.settings, system.page
+def show(settings: "Settings", page: str, *, data: Path | None, as_json: bool) -> None:
+    """Say where it runs and how to go on.
+
+    Args:
+        settings: Those in force.
+        page: Address of an edge.
+        data: `--data`, which the other commands need, too.
+        as_json: On one line, for programs.
+    """
     if as_json:
         print_json(
             {
@@ -119,15 +129,16 @@ def _show(system: "LocalSystem", *, as_json: bool) -> None:
             }
         )
         return
+    where = "" if data is None else f" --data {escape(shlex.quote(str(data)))}"
     channel = "discussion:article" if settings.demo else "CHANNEL"
     lines = [
         f"[bold]Page[/]       {page}/" if settings.demo else f"[bold]API docs[/]   {page}/docs",
         f"[bold]WebSocket[/]  ws://{settings.edge.listen}/connection/websocket",
-        f'[bold]Publish[/]    echo \'{{"text":"hello"}}\' | raywire publish {channel}',
-        f"[bold]Follow[/]     raywire tail {channel}",
-        "[bold]Status[/]     raywire status",
+        f'[bold]Publish[/]    echo \'{{"text":"hello"}}\' | raywire publish {channel}{where}',
+        f"[bold]Follow[/]     raywire tail {channel}{where}",
+        f"[bold]Status[/]     raywire status{where}",
         f"[bold]API key[/]    in {settings.data / 'secrets.json'}",
-        "[bold]Reload[/]     raywire reload, after you changed settings or transforms",
+        f"[bold]Reload[/]     raywire reload{where}, after you changed settings or transforms",
         "[bold]Stop[/]       Ctrl-C",
     ]
     out().print(Panel("\n".join(lines), title="Raywire runs", expand=False))

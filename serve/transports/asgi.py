@@ -9,8 +9,9 @@ from functools import partial
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from serve.approach import Approach, joined
@@ -50,6 +51,7 @@ def routes(hub: Hub, emulation: Emulation) -> list[BaseRoute]:
     return [
         WebSocketRoute(PATH, websocket_endpoint(hub)),
         WebSocketRoute(ONE_WAY_PATH, websocket_endpoint(hub, one_way=True)),
+        *(Route(path, _not_upgraded) for path in (PATH, ONE_WAY_PATH)),
         *(stream_route(hub, emulation, kind) for kind in kinds),
         emulation_route(hub, emulation),
     ]
@@ -77,6 +79,13 @@ def websocket_endpoint(
                 await _serve(hub, websocket, ASGI_PROTOBUF if protobuf else ASGI_JSON)
 
     return serve
+
+
+async def _not_upgraded(_request: Request) -> PlainTextResponse:
+    """Answer a request that is no handshake: RFC 9110, section 15.5.22."""
+    text = "This address wants a WebSocket handshake: does a proxy leave out Upgrade?\n"
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    return PlainTextResponse(text, 426, headers)
 
 
 def _subprotocols(headers: Headers) -> list[str]:

@@ -294,6 +294,15 @@ async def test_silent_client_is_closed(own: bool) -> None:
         assert await closed(ws) == (3012, "no pong")
 
 
+@pytest.mark.parametrize("path", ["websocket", "uni_websocket"])
+async def test_request_without_upgrade_is_told_what_is_missing(edge: Edge, path: str) -> None:
+    """A proxy that leaves the header out is the usual cause, and a 404 would hide it."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"http://{edge.host}/connection/{path}")
+    assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    assert "Upgrade" in answer.text
+
+
 # --- what only our own listener does
 
 

@@ -181,6 +181,16 @@ class TestConfig:
         assert run(["config", "--check", str(file)]) == 2
         assert "no_such_module_here" in capsys.readouterr().err
 
+    def test_url_of_no_server_that_we_know_is_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "some.yaml"
+        file.write_text("redis: {url: 'http://:hidden@host'}\n")
+
+        assert run(["config", "--check", str(file)]) == 2
+        told = capsys.readouterr().err
+        assert "redis.url: 'http://:***@host' is not a URL we know" in told
+
     def test_reference_is_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["config", "--reference"]) == 0
         assert "`entries_max`" in capsys.readouterr().out

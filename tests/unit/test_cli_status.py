@@ -157,3 +157,14 @@ def test_status_is_json_and_draws() -> None:
     for expected in ("transformer:m:0", "1,234", "[red]", "queue 7", "all parts are silent"):
         assert expected in text
     assert "dead letters 12" in text
+
+
+def test_narrow_terminal_cuts_names_before_numbers() -> None:
+    """A part's name can be guessed from its beginning, a number cannot."""
+    gauges = {"num_clients": 12345, "num_subs": 67890}
+    status = _summarize({f"edge:{'ab' * 8}": _part("edge", gauges=gauges)})
+    out = io.StringIO()
+    Console(file=out, width=80).print(render(status))
+    assert "12,345" in out.getvalue()
+    assert "67,890" in out.getvalue()
+    assert "seen" in out.getvalue()

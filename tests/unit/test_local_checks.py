@@ -47,6 +47,26 @@ def test_wait_for_a_port_has_an_end(listener: socket.socket) -> None:
         check_port("edge.listen", address(listener), within_s=0.3)
 
 
+def test_ipv6_is_an_address_like_any_other() -> None:
+    """It is written in brackets: `[::1]:8000`."""
+    with socket.socket(socket.AF_INET6) as listener:
+        try:
+            listener.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        listener.listen()
+        where = f"[::1]:{listener.getsockname()[1]}"
+        with pytest.raises(SettingsError, match="stop what uses it"):
+            check_port("edge.listen", where)
+    check_port("edge.listen", where)
+
+
+def test_address_of_another_machine_is_used_by_nobody() -> None:
+    """There is nothing to stop, only another address to choose. 192.0.2.1: RFC 5737."""
+    with pytest.raises(SettingsError, match=r"\): set edge\.listen to another address"):
+        check_port("edge.listen", "192.0.2.1:8000")
+
+
 def test_system_that_ended_well_leaves_no_trace(tmp_path: Path) -> None:
     """Only after a kill there is something to wait for."""
     assert not was_killed(tmp_path)

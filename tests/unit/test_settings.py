@@ -93,6 +93,13 @@ def test_key_set_is_at_an_http_address(url: str) -> None:
         TokenSettings(jwks_url=url)
 
 
+@pytest.mark.parametrize("name", ["a b", "a:b", "", "caf\u00e9"])
+def test_namespace_that_no_channel_can_have_is_refused(name: str) -> None:
+    """Else a misspelled name would wait in vain for its first message."""
+    with pytest.raises(ValidationError, match="namespaces: no channel can have"):
+        Settings(namespaces={name: ChannelSettings()})
+
+
 @pytest.mark.parametrize("kind", ["subscribe", "publish"])
 @pytest.mark.parametrize("where", ["channels", "namespaces.news"])
 def test_who_asks_a_function_must_have_one(kind: str, where: str) -> None:

@@ -145,6 +145,14 @@ def test_option_that_does_not_fit_shows_what_is_taken(write: Write, tmp_path: Pa
     assert f"{name}.py, line 2\n    def up(message, *, limit: int = 3): ..." in text
 
 
+def test_misspelt_option_is_named_where_it_must_be_given(write: Write, tmp_path: Path) -> None:
+    """What is missing follows from what is misspelt."""
+    name = write("def up(message, limit): ...\n")
+    text = refusal(f"{name}:up", tmp_path, limt=4)
+    assert "it has no 'limt': did you mean 'limit'?" in text
+    assert "missing" not in text
+
+
 def test_missing_option_is_named(write: Write, tmp_path: Path) -> None:
     """An option without a default must be given."""
     name = write("def up(message, limit): ...\n")
