@@ -264,8 +264,13 @@ class Subscriber:
             else:
                 step.send.append(self._history(followed))
             return
+        if page.offset < offset:
+            step.notices.append(
+                f"{followed.channel}: there is no offset {offset}: "
+                f"what comes after {page.offset}, the latest, is shown"
+            )
         self._note_gap(followed, page.offset + 1, step)
-        followed.offset = max(offset, page.offset)
+        followed.offset = page.offset
         self._release(followed, step)
 
     def _history_refused(self, followed: Followed, error: Error, step: Step) -> None:

@@ -136,6 +136,17 @@ def test_history_that_has_expired_altogether_is_said() -> None:
     assert _offsets(talk.push(10)) == [10]
 
 
+def test_position_beyond_the_end_is_said_and_left() -> None:
+    """Else everything up to there would be taken for seen, in silence."""
+    talk = _Talk(Followed("news", 999))
+    talk.connect()
+    talk.answer(subscribe={"recovered": False, "offset": 3, "epoch": "e"})
+    assert _offsets(talk.push(4)) == []
+    step = talk.answer(history={"publications": [], "offset": 3, "epoch": "e"})
+    assert "there is no offset 999" in step.notices[0]
+    assert _offsets(step) + _offsets(talk.push(5)) == [4, 5]
+
+
 def test_asking_for_all_calls_nothing_lost() -> None:
     """With `--all`, what history no longer has was not asked for."""
     talk = _Talk(Followed("news", 0, whole=True))
