@@ -55,6 +55,7 @@ def _operations(settings: Settings, store: EdgeStore, health: Health, allowed: A
     operations = APIRouter(tags=["operations"])
     partitions = range(settings.queue.partitions)
 
+    @operations.head("/health", include_in_schema=False)  # Some load balancers ask so.
     @operations.get("/health", responses={503: {"description": "It would not; `problems` say why"}})
     async def is_healthy() -> Response:
         """Answer 200 if a message would get through."""

@@ -23,6 +23,8 @@ hypothesis.settings.register_profile("calm", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("calm")
 
 
+# Before xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests one process runs where several share the work (pytest-xdist).
 
@@ -31,8 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         group = str(item.path)
-        if item.get_closest_marker("ray") is not None:
-            group = "cluster" if item.path.parent.name == "cluster" else "system"
+        if item.path.parent.name == "cluster":
+            group = "cluster"
+        elif item.get_closest_marker("ray") or item.get_closest_marker("browser"):
+            group = "system"
         item.add_marker(pytest.mark.xdist_group(group))
 
 

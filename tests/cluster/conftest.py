@@ -7,11 +7,18 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+LEAN = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    # Else its workers yield to whatever runs beside them.
+    "RAY_worker_niceness": "0",
+}
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of our own, as lean as `raywire up` starts it."""
-    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_enable_metrics_collection", "0")):
+    for name, value in LEAN.items():
         os.environ.setdefault(name, value)
     ray.init(
         address="local",

@@ -38,7 +38,7 @@ def odd_ones(message):
     return message if message.data["n"] % 2 else None
 
 def deadly(message):
-    if message.data["n"] == 5:
+    if message.channel == "c:a" and message.data["n"] == 5:
         os.kill(os.getpid(), 11)
     return message
 

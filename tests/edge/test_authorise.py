@@ -344,7 +344,9 @@ async def test_calls_are_in_the_metrics(tmp_path: Path, rules: str) -> None:
         await client.send(json.dumps({"id": 3, "rpc": {"method": "wait"}}))
         await asyncio.to_thread(module(rules).waiting.wait, 10)
         found: dict[tuple[str, str | None, str | None], float] = {}
-        while not found.get(("raywire_authorise_under_way", "rpc", None)):  # written each second
+        while not found.get(
+            ("raywire_authorise_calls_under_way", "rpc", None)
+        ):  # written each second
             await asyncio.sleep(0.02)
             found = {
                 (sample.name, sample.labels.get("function"), sample.labels.get("outcome")): (
@@ -359,8 +361,8 @@ async def test_calls_are_in_the_metrics(tmp_path: Path, rules: str) -> None:
         assert found[calls, "rpc", "allowed"] == 1
         assert found[calls, "rpc", "failed"] == 1
         assert found["raywire_authorise_seconds_count", "rpc", None] == 2
-        assert found["raywire_authorise_under_way", "rpc", None] == 1
-        assert found["raywire_authorise_under_way", "connect", None] == 0
+        assert found["raywire_authorise_calls_under_way", "rpc", None] == 1
+        assert found["raywire_authorise_calls_under_way", "connect", None] == 0
         module(rules).gate.set()
 
 

@@ -79,7 +79,8 @@ def websocket(url: str) -> str:
 def test_health_is_good(system: System) -> None:
     """A system that says it is ready is healthy, on both ways in."""
     for url in (system.url, system.serve_url):
-        assert httpx.get(f"{url}/health", timeout=10).status_code == 200
+        for ask in (httpx.get, httpx.head):
+            assert ask(f"{url}/health", timeout=10).status_code == 200
 
 
 @pytest.mark.parametrize("way", ["listen", "serve"])
@@ -408,7 +409,7 @@ async def test_stop_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
         password = second.secrets["redis_password"]
     assert max(map(len, answered.values())) < 900, "the publishers had ended before the stop"
     assert set(refused) <= {503}
-    valkey = EmbeddedValkey(data, password)
+    valkey = EmbeddedValkey(data / "valkey", password)
     valkey.start()
     store = RedisEdgeStore(valkey.url, Keys("raywire"), partitions=8)
     try:

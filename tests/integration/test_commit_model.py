@@ -50,7 +50,8 @@ from tests.integration.sequential import (
 )
 from tests.integration.writers import Writer
 
-pytestmark = pytest.mark.redis
+# Some hundred examples against a real server take their time where others work, too.
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 EXAMPLES = os.environ.get("RAYWIRE_MODEL_EXAMPLES")
 ALL = tuple(range(PARTITIONS))
