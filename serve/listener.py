@@ -9,6 +9,7 @@ from typing import Any, Final
 import uvicorn
 
 from actors.errors import SettingsError
+from serve.listener_http import HttpProtocol
 
 _BACKLOG: Final = 2048
 
@@ -62,7 +63,7 @@ class Listener:
         self._refusing = False
         config = uvicorn.Config(
             self._serve,
-            http="httptools",
+            http=HttpProtocol,
             ws=websocket_protocol,
             interface="asgi3",
             lifespan="off",
