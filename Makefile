@@ -21,7 +21,7 @@ up: $(VENV)/.installed-demo ## Install what is missing, and start everything.
 
 test: $(VENV)/.installed-dev $(SDK)/node_modules/.installed ## Lint, check types, and run all tests.
 	@VENV=$(VENV) .ci/lint
-	@exec $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev ## The quick gate: lint, types, and the tests without servers.
 	@VENV=$(VENV) exec .ci/check $(ARGS)

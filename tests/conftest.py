@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import hypothesis
 import pytest
@@ -23,21 +23,28 @@ hypothesis.settings.register_profile("calm", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("calm")
 
 
-# Before xdist reads the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one process runs where several share the work (pytest-xdist).
+SHARED: Final = ("system", "cluster", "chaos")
+"""Directories whose tests share a system or a Ray, the longest first."""
 
-    Those that share a system, or a Ray, stay together, so that it is started once and never two of
-    a kind run beside each other. Of the others each file does, for what it sets up.
-    """
-    for item in items:
-        group = str(item.path)
-        if item.path.parent.name == "cluster":
-            group = "cluster"
-        elif item.get_closest_marker("ray") or item.get_closest_marker("browser"):
-            group = "system"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that of two processes (`make test`) neither ends late."""
+    ranks = {directory: rank for rank, directory in enumerate(SHARED)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(SHARED)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests in one process that share what one of them sets up: a directory's, or a file's."""
+    # Here, as it is only there where it is in use.
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # noqa: PLC0415
+
+    class Sharing(LoadScopeScheduling):  # type: ignore[misc] # has no types
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(nodeid.partition("::")[0])
+            return path.parent.name if path.parent.name in SHARED else str(path)
+
+    return Sharing(config, log)
 
 
 @pytest.fixture(scope="session")
