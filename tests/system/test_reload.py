@@ -28,6 +28,17 @@ CODE = """
 def stamp(message):
     return message.replace(data={"n": message.data["n"], "version": VERSION})
 """
+RULES = """
+from serve.authorise import AllowConnect, AllowRpc
+
+VERSION = {version}
+
+def connect(request):
+    return AllowConnect(user=request.sent_headers["user"])
+
+async def rpc(request):
+    return AllowRpc([request.user, VERSION])
+"""
 NAMESPACE = {"history_size": 100_000, "history_ttl_s": 600, "force_recovery": True}
 
 
@@ -402,6 +413,41 @@ async def test_publishes_answered_while_edges_are_replaced_are_kept(
         assert numbers == sorted(set(numbers))
         assert set(answered[channel]) <= set(numbers)
     await store.close()
+
+
+def write_rules(site: Site, version: str) -> None:
+    """Write the functions; of another length each time, lest an old byte code be taken for them."""
+    (site.directory / "my_rules.py").write_text(RULES.format(version=version))
+
+
+async def called(url: str) -> Any:
+    """Connect as ann, and call."""
+    path = url.replace("http", "ws") + "/connection/websocket"
+    async with asyncio.timeout(20), connect(path) as client:
+        await client.send(json.dumps({"id": 1, "connect": {"headers": {"User": "ann"}}}))
+        await client.recv()
+        await client.send(json.dumps({"id": 2, "rpc": {}}))
+        return json.loads(await client.recv())["rpc"]["data"]
+
+
+async def test_new_functions_come_with_a_reload(site: Site, system: System) -> None:
+    """On both ways in. The edges are replaced for them; what is broken changes nothing."""
+    write_rules(site, "1")
+    site.keep(authorise={"connect": "my_rules:connect", "rpc": "my_rules:rpc"})
+    done = await reload(system)
+    assert done.returncode == 0, done.stderr
+    for url in (system.url, system.serve_url):
+        assert await called(url) == ["ann", 1]
+    write_rules(site, "1 / 0")
+    failed = await reload(system)
+    assert failed.returncode == 2
+    assert "my_rules.py, line 4" in failed.stderr
+    assert await called(system.url) == ["ann", 1]
+    write_rules(site, '"the second"')
+    done = await reload(system)
+    assert (done.returncode, json.loads(done.stdout)["edges"]) == (0, True)
+    for url in (system.url, system.serve_url):
+        assert await called(url) == ["ann", "the second"]
 
 
 async def test_stop_during_reload_ends_cleanly(site: Site, system: System) -> None:
