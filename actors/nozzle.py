@@ -145,7 +145,14 @@ class Nozzle:
                 committed = self._way.send(encode_batch(batch), run, number)
                 number += 1
                 self._tell_window(1)
-                under_way.create_task(self._await(committed, batch, window))
+                waiting = self._await(committed, batch, window)
+                try:
+                    under_way.create_task(waiting)
+                except RuntimeError:
+                    # A batch has failed, and the cancellation that this brings was lost in the
+                    # read. The group ends with that batch's error.
+                    waiting.close()
+                    return
                 await asyncio.sleep(
                     rest_s(began_s=began_s, now_s=self._clock(), pace_s=self._settings.pace_s)
                 )

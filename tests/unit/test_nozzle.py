@@ -1,7 +1,9 @@
 """The nozzle: order, the window, and beginning again."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -309,3 +311,33 @@ async def test_server_that_came_back_with_less_is_noticed_by_an_idle_nozzle() ->
         one.drain()
         await running
     assert line.committed == [b"new"]
+
+
+class DeafStore(MemoryStore):
+    """Its second read waits for what ends others, and does not notice that it is to end."""
+
+    reads = 0
+
+    async def read(self, after: dict[str, str], **how: Any) -> Any:  # type: ignore[override]
+        """Return what is there, whatever happens."""
+        self.reads += 1
+        if self.reads == 2:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+        return await super().read(after, **how)  # type: ignore[arg-type]
+
+
+async def test_read_that_loses_the_cancellation_does_no_harm() -> None:
+    """A batch fails while the next one is read: the nozzle begins again, as ever."""
+    store = DeafStore()
+    failures = [UnavailableError("away")]
+
+    async def fails_once(_: Batch) -> None:
+        if failures:
+            raise failures.pop()
+
+    line = Line(store, fails_once)
+    await enqueue(store, b"1", b"2", b"3")
+    await run_until_empty(nozzle(store, line, batch_max=1), store)
+    assert line.committed == [b"1", b"2", b"3"]
+    assert len({run for run, _, _ in line.sent}) == 2
