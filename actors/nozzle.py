@@ -135,6 +135,7 @@ class Nozzle:
                 await window.acquire()
                 began_s = self._clock()
                 batch = await self._read(after, self._settings.batch_max)
+                _end_if_cancelled()
                 if batch is None:
                     window.release()
                     await self._check_nothing_lost(after)
@@ -145,14 +146,7 @@ class Nozzle:
                 committed = self._way.send(encode_batch(batch), run, number)
                 number += 1
                 self._tell_window(1)
-                waiting = self._await(committed, batch, window)
-                try:
-                    under_way.create_task(waiting)
-                except RuntimeError:
-                    # A batch has failed, and the cancellation that this brings was lost in the
-                    # read. The group ends with that batch's error.
-                    waiting.close()
-                    return
+                under_way.create_task(self._await(committed, batch, window))
                 await asyncio.sleep(
                     rest_s(began_s=began_s, now_s=self._clock(), pace_s=self._settings.pace_s)
                 )
@@ -259,6 +253,17 @@ class Nozzle:
                 if share:
                     arrived_s = int(entry.id.partition("-")[0]) / 1000
                     queue.record(max(0.0, read_at_s - arrived_s), share)
+
+
+def _end_if_cancelled() -> None:
+    """Notice a cancellation that was lost on its way here, as when a batch under way has failed.
+
+    Raises:
+        asyncio.CancelledError: There was one.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _buried(batch: Batch, error: CrashError, attempts: int) -> Batch:
