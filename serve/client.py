@@ -259,15 +259,24 @@ class Client:
             shape=shape,
         )
 
+    def publish_options(self, request: Publish) -> ChannelSettings:
+        """Return the settings of the channel that something is to be published to.
+
+        Raises:
+            CommandError: There is no such channel, or the request has no data.
+        """
+        options = self._access.options(request.channel)
+        if not bytes(request.data):
+            raise CommandError(ErrorCode.BAD_REQUEST)
+        return options
+
     def check_publish(self, request: Publish, *, subscribed: bool) -> None:
         """Refuse who may not publish.
 
         Raises:
             CommandError: It may not, or gave no data.
         """
-        options = self._access.options(request.channel)
-        if not bytes(request.data):
-            raise CommandError(ErrorCode.BAD_REQUEST)
+        options = self.publish_options(request)
         user = self.claims.user
         if not self._access.may(Operation.PUBLISH, options, user, subscribed=subscribed):
             raise CommandError(ErrorCode.PERMISSION_DENIED)

@@ -144,11 +144,9 @@ class AuthorisedSession(Session):
         self._begin(command_id, self._client.granted(request, grant))
 
     def _publish(self, command_id: int, request: Publish) -> None:
-        if not self._access.options(request.channel).authorise_publish:
+        if not self._client.publish_options(request).authorise_publish:
             super()._publish(command_id, request)
             return
-        if not bytes(request.data):
-            raise CommandError(ErrorCode.BAD_REQUEST)
         data = _value(request.data)
         asked = PublishRequest(channel=request.channel, data=data, **self._who())
         self._ask(command_id, request, asked)
