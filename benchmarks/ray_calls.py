@@ -9,7 +9,6 @@ cores, latency from a batch's sending until the nozzle knows that it is done; JS
 import argparse
 import asyncio
 import json
-import logging
 import os
 import platform
 import sys
@@ -18,6 +17,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import ray
+
+from serve.local_ray import start
 
 _OPTIONS: Final[dict[str, Any]] = {
     "num_cpus": 0.1,
@@ -73,20 +74,7 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=7.0, help="ms from batch to batch")
     parser.add_argument("--bytes", type=int, default=16_000, help="of a batch")
     args = parser.parse_args()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=4,
-        object_store_memory=100_000_000,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _system_config={
-            "max_direct_call_object_size": 2_000_000,
-            "enable_metrics_collection": False,
-            "worker_niceness": 0,
-        },
-    )
+    start(cpus=4, object_store_bytes=100_000_000)
     nozzle, transformer, publisher = (
         ray.remote(kind).options(**_OPTIONS).remote() for kind in (_Nozzle, _Idle, _Idle)
     )

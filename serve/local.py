@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from actors import transform
 from actors.errors import SettingsError, UnavailableError
 from actors.settings import Settings
-from serve import authorise_load
+from serve import authorise_load, local_ray
 from serve.auth import with_keys
 from serve.code_check import digests
 from serve.control import Ask, Control
@@ -39,20 +38,6 @@ log = logging.getLogger(__name__)
 READY_WITHIN_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.2
 _LEFT_ENDS_WITHIN_S: Final = 15.0
-# Batches travel inline, beside the call, up to this size; through the object store a hop costs
-# many times more (docs/architecture.md).
-_INLINE_BYTES_MAX: Final = 2_000_000
-# Read by Ray when it is imported, here and in every process it starts.
-_RAY_ENVIRONMENT: Final = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",
-    # Ray makes its workers yield to everything else on the machine, which is not for live data.
-    "RAY_worker_niceness": "0",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
-    # Serve replaces a proxy that died after three failed checks: at its 10 s, half a minute.
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
-    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
-}
 
 Tell = Callable[[str], None]
 
@@ -163,33 +148,22 @@ class LocalSystem:
     def _start_ray(self) -> None:
         settings = self.settings
         self._tell("Starting Ray")
-        for name, value in _RAY_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        local_ray.prepare()
         import ray
 
-        # Takes seconds, in which Ray's own processes start.
-        threading.Thread(target=import_module, args=["serve.app"], daemon=True).start()
-        common: dict[str, Any] = {
-            "namespace": settings.app,
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-            "configure_logging": True,
-        }
         if settings.ray.address == "local":
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                # Logical CPUs: more parts than cores is fine on one machine.
-                num_cpus=max(os.cpu_count() or 1, needed_cpus(settings)),
-                object_store_memory=settings.ray.object_store_bytes,
-                _system_config={"max_direct_call_object_size": _INLINE_BYTES_MAX},
-                **common,
+            local_ray.start(
+                cpus=max(os.cpu_count() or 1, needed_cpus(settings)),
+                object_store_bytes=settings.ray.object_store_bytes,
+                namespace=settings.app,
             )
         else:
             ray.init(
                 address=settings.ray.address,
                 runtime_env={"working_dir": str(settings.code)},
-                **common,
+                namespace=settings.app,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
             )
         # Ray writes its token for all to read where it is older than our umask.
         with contextlib.suppress(OSError):
