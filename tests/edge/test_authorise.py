@@ -175,12 +175,16 @@ def rules(tmp_path: Path, request: pytest.FixtureRequest) -> str:
 
 def settings(code: Path, rules: str, rpc: str = "rpc", **limits: Any) -> Settings:
     functions = {"connect": f"{rules}:connect", "rpc": f"{rules}:{rpc}", **limits}
+    return authorised(code, functions, ChannelSettings(allow_subscribe_for_client=True))
+
+
+def authorised(code: Path, functions: dict[str, Any], channels: ChannelSettings) -> Settings:
     return SETTINGS.model_copy(
         update={
             "code": code,
             "client": ClientSettings(),
             "authorise": AuthoriseSettings.model_validate(functions),
-            "channels": ChannelSettings(allow_subscribe_for_client=True),
+            "channels": channels,
         }
     )
 
@@ -344,9 +348,8 @@ async def test_calls_are_in_the_metrics(tmp_path: Path, rules: str) -> None:
         await client.send(json.dumps({"id": 3, "rpc": {"method": "wait"}}))
         await asyncio.to_thread(module(rules).waiting.wait, 10)
         found: dict[tuple[str, str | None, str | None], float] = {}
-        while not found.get(
-            ("raywire_authorise_calls_under_way", "rpc", None)
-        ):  # written each second
+        under_way = "raywire_authorise_calls_under_way"
+        while not found.get((under_way, "rpc", None)):  # written each second
             await asyncio.sleep(0.02)
             found = {
                 (sample.name, sample.labels.get("function"), sample.labels.get("outcome")): (
@@ -361,8 +364,8 @@ async def test_calls_are_in_the_metrics(tmp_path: Path, rules: str) -> None:
         assert found[calls, "rpc", "allowed"] == 1
         assert found[calls, "rpc", "failed"] == 1
         assert found["raywire_authorise_seconds_count", "rpc", None] == 2
-        assert found["raywire_authorise_calls_under_way", "rpc", None] == 1
-        assert found["raywire_authorise_calls_under_way", "connect", None] == 0
+        assert found[under_way, "rpc", None] == 1
+        assert found[under_way, "connect", None] == 0
         module(rules).gate.set()
 
 
@@ -408,14 +411,7 @@ def lasting(code: Path, name: str) -> Settings:
     """Settings whose functions give little time, and prolong it once."""
     (code / f"{name}.py").write_text(LASTING)
     uses = {use: f"{name}:{use}" for use in ("connect", "refresh", "subscribe", "sub_refresh")}
-    return SETTINGS.model_copy(
-        update={
-            "code": code,
-            "client": ClientSettings(),
-            "authorise": AuthoriseSettings.model_validate(uses),
-            "channels": ChannelSettings(authorise_subscribe=True),
-        }
-    )
+    return authorised(code, uses, ChannelSettings(authorise_subscribe=True))
 
 
 @pytest.mark.parametrize("kind", ["websocket", "uni_websocket"])

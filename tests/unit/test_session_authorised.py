@@ -1,7 +1,7 @@
 """Sessions in which functions decide: what is asked, what follows, and in which order."""
 
 import json
-from typing import Any, TypeVar
+from typing import Any
 
 import jwt
 import pytest
@@ -13,7 +13,7 @@ from actors.settings_authorise import AuthoriseSettings
 from actors.settings_client import ClientSettings
 from actors.store import History
 from serve.approach import Approach
-from serve.asks import Ask, AskJoin, AskPublish, AskRuling
+from serve.asks import AskJoin, AskPublish, AskRuling
 from serve.auth import Access
 from serve.authorise import ConnectRequest, PublishRequest, RpcRequest, SubscribeRequest
 from serve.authorise_ruling import Publishable, Ruling
@@ -22,10 +22,10 @@ from serve.protocol_json import JSON, ONE_WAY_JSON
 from serve.session import State
 from serve.session_authorised import AuthorisedSession
 from serve.tokens import Claims, Grant
+from tests.session_client import SessionClient
 
 SECRET = "a secret that is long enough for HS256"
 NOW_S = 1_800_000_000.0
-A = TypeVar("A", bound=Ask)
 OPEN = ChannelSettings(allow_subscribe_for_client=True, allow_publish_for_client=True)
 ASKS = OPEN.model_copy(
     update={
@@ -40,7 +40,7 @@ EMPTY = History(0, "", [])
 DENIED = OwnError(403, 'say "please"', temporary=False)
 
 
-class Client:
+class Client(SessionClient[AuthorisedSession]):
     """A session, and what a test does with it."""
 
     def __init__(
@@ -56,7 +56,6 @@ class Client:
             authorise=AuthoriseSettings.model_validate(functions),
             namespaces={"open": OPEN, "asks": ASKS} if "publish" in functions else {"open": OPEN},
         )
-        self.now = 100.0
         self.session = AuthorisedSession(
             "id",
             Access(settings, wall=lambda: NOW_S),
@@ -70,16 +69,6 @@ class Client:
         """Send commands in one frame; return what is answered at once."""
         self.session.receive("\n".join(map(json.dumps, commands)).encode(), self.now)
         return self.heard()
-
-    def heard(self) -> list[Any]:
-        """Return what the session says."""
-        return [json.loads(message) for message in self.session.take_messages()]
-
-    def ask(self, kind: type[A]) -> A:
-        """Return the one thing that the session asks for now."""
-        (ask,) = self.session.take_asks()
-        assert isinstance(ask, kind)
-        return ask
 
     def rule(self, ruling: Ruling) -> list[Any]:
         """Answer the question that is asked; return what the client hears."""
@@ -98,17 +87,6 @@ class Client:
         (reply,) = self.join(*[EMPTY] * len(claims.channels))
         assert "connect" in reply
         return self
-
-    def wait(self, seconds: float) -> list[Any]:
-        """Let time pass."""
-        self.now += seconds
-        self.session.tick(self.now)
-        return self.heard()
-
-    @property
-    def closed(self) -> int | None:
-        """With which code the session is closed."""
-        return None if self.session.close is None else self.session.close.code
 
 
 def error(code: ErrorCode, command_id: int = 2) -> list[Any]:

@@ -1,7 +1,7 @@
 """Sessions that functions prolong: what is asked when a time is up, and what follows."""
 
 import json
-from typing import Any, TypeVar
+from typing import Any
 
 import jwt
 import pytest
@@ -13,7 +13,7 @@ from actors.settings_authorise import AuthoriseSettings
 from actors.settings_client import ClientSettings
 from actors.store import History
 from serve.approach import Approach
-from serve.asks import Ask, AskJoin, AskLeave, AskRefresh, AskRuling
+from serve.asks import AskJoin, AskLeave, AskRefresh, AskRuling
 from serve.auth import Access
 from serve.authorise import RefreshRequest, RpcRequest, SubRefreshRequest
 from serve.authorise_ruling import Prolonged, Ruling
@@ -29,10 +29,10 @@ from serve.protocol import (
 from serve.protocol_json import JSON, ONE_WAY_JSON
 from serve.session_directed import DirectedSession
 from serve.tokens import Claims, Grant
+from tests.session_client import SessionClient
 
 SECRET = "a secret that is long enough for HS256"
 NOW_S = 1_800_000_000.0
-A = TypeVar("A", bound=Ask)
 NAMESPACES = {
     "open": ChannelSettings(allow_subscribe_for_client=True),
     "asks": ChannelSettings(authorise_subscribe=True),
@@ -44,7 +44,7 @@ HOW: dict[str, Any] = {"client": "id", "user": "ann", "transport": "websocket"}
 WHO: dict[str, Any] = {**HOW, "info": {"n": 1}, "meta": {"rooms": [1]}}
 
 
-class Client:
+class Client(SessionClient[DirectedSession]):
     """A session with a clock; pings are out of the way."""
 
     def __init__(self, *functions: str, one_way: bool = False) -> None:
@@ -55,7 +55,6 @@ class Client:
             authorise=AuthoriseSettings.model_validate(given),
             namespaces=NAMESPACES if "subscribe" in given else {},
         )
-        self.now = 100.0
         self.session = DirectedSession(
             "id",
             Access(settings, wall=lambda: NOW_S + self.now - 100),
@@ -69,16 +68,6 @@ class Client:
         """Send a command; return what is answered at once."""
         self.session.receive(json.dumps(command).encode(), self.now)
         return self.heard()
-
-    def heard(self) -> list[Any]:
-        """Return what the session says."""
-        return [json.loads(message) for message in self.session.take_messages()]
-
-    def ask(self, kind: type[A]) -> A:
-        """Return the one thing that the session asks for now."""
-        (ask,) = self.session.take_asks()
-        assert isinstance(ask, kind)
-        return ask
 
     def join(self) -> list[Any]:
         """Answer the join that is asked for."""
@@ -102,12 +91,6 @@ class Client:
         self.join()
         return self
 
-    def wait(self, seconds: float) -> list[Any]:
-        """Let time pass."""
-        self.now += seconds
-        self.session.tick(self.now)
-        return self.heard()
-
     def prolong(self, ruling: Ruling) -> list[Any]:
         """Answer the question that is asked; return what the client hears."""
         self.session.prolonged(self.ask(AskRefresh), ruling, self.now)
@@ -116,11 +99,6 @@ class Client:
     def fail(self) -> None:
         """Let the function fail that is asked."""
         self.session.failed(self.ask(AskRefresh), ErrorCode.INTERNAL_SERVER_ERROR, self.now)
-
-    @property
-    def closed(self) -> int | None:
-        """With which code the session is closed."""
-        return None if self.session.close is None else self.session.close.code
 
     def info_in(self, channel: str) -> Any:
         """Return what others see of the client in a channel."""
