@@ -18,7 +18,7 @@ from serve import authorise_load, local_ray
 from serve.auth import with_keys
 from serve.code_check import digests
 from serve.control import Ask, Control
-from serve.local_checks import check_port, needed_cpus, unhealthy
+from serve.local_checks import check_port, hold_port, needed_cpus, unhealthy
 from serve.local_redis import LocalRedis
 from serve.running import (
     DataLock,
@@ -115,7 +115,11 @@ class LocalSystem:
         # Left by a `raywire up` that was killed: its processes notice, and end, within seconds.
         within_s = _LEFT_ENDS_WITHIN_S if was_killed(settings.data) else 0.0
         for name in ("listen", "serve_listen"):
-            check_port(f"edge.{name}", getattr(settings.edge, name), within_s=within_s)
+            address = getattr(settings.edge, name)
+            check_port(f"edge.{name}", address, within_s=within_s)
+            # The processes of another's cluster may be of another user, whom this would keep out.
+            if settings.ray.address == "local":
+                self._cleanup.enter_context(hold_port(address))
         with_keys(settings.auth)  # A key file that cannot be used should show at once, too.
         self._tell("Loading the transforms")
         transform.check(settings, settings.code)

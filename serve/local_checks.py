@@ -1,11 +1,13 @@
 """What is looked at before and while a system starts on this machine."""
 
+import contextlib
 import errno
 import math
 import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Final
 
 from actors.errors import SettingsError
@@ -41,18 +43,41 @@ def check_port(setting: str, address: str, *, within_s: float = 0.0) -> None:
 
 
 def _check_port(setting: str, address: str) -> None:
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family) as probe:
+        with _unbound(address) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host.strip("[]"), int(port)))
+            probe.bind(_host_and_port(address))
     except OSError as error:
         remedy = "stop what uses it, or " if error.errno == errno.EADDRINUSE else ""
         raise SettingsError(
             f"{setting}: cannot listen on {address} ({error.strerror}): "
             f"{remedy}set {setting} to another address"
         ) from error
+
+
+@contextlib.contextmanager
+def hold_port(address: str) -> Iterator[None]:
+    """Keep a checked address for processes of ours until they listen on it, and after.
+
+    Minutes may pass till then, and Ray gives ports to its processes as the kernel finds them. The
+    socket does not listen: connections reach only those that do, with SO_REUSEPORT, as our user.
+    """
+    with _unbound(address) as held:
+        # Connections of another program that ended lately may still be in the way. They are not in
+        # that of SO_REUSEADDR, which our listeners set, but this must not: others could bind, too.
+        with contextlib.suppress(OSError):
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind(_host_and_port(address))
+        yield
+
+
+def _unbound(address: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in _host_and_port(address)[0] else socket.AF_INET)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def unhealthy(page: str) -> str | None:
