@@ -28,9 +28,17 @@ SHARED: Final = ("system", "cluster", "chaos")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that of two processes (`make test`) neither ends late."""
+    """Begin with what takes longest, so that of two processes (`make test`) neither ends late.
+
+    In a directory, what changes the shared system (by the fixture `site`) comes last.
+    """
     ranks = {directory: rank for rank, directory in enumerate(SHARED)}
-    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(SHARED)))
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        rank = ranks.get(item.path.parent.name, len(SHARED))
+        return rank, "site" in getattr(item, "fixturenames", ())
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -175,7 +183,10 @@ def _descendants(pid: int) -> set[int]:
 
 @contextmanager
 def running_system(data: Path, *args: str, environ: Sequence[str] = ()) -> Iterator[System]:
-    """Start `raywire up` on a data directory, give it when it is ready, and stop it."""
+    """Start `raywire up` on a data directory, give it when it is ready, and stop it.
+
+    Where nothing else has gone wrong by then it must end well, and leave no process.
+    """
     listen, serve_listen = (f"127.0.0.1:{free_port()}" for _ in range(2))
     log = data.parent / f"{data.name}.log"
     with log.open("w") as stderr:
@@ -198,6 +209,8 @@ def running_system(data: Path, *args: str, environ: Sequence[str] = ()) -> Itera
             assert line, f"raywire up ended: {log.read_text()}"
             assert json.loads(line)["event"] == "ready"
             yield system
+            if process.poll() is None:
+                system.ends_by(signal.SIGINT)
         finally:
             system.stop()
             process.stdout.close()

@@ -11,6 +11,6 @@ from serve.local_ray import start
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of our own, as `raywire up` starts it."""
-    start(cpus=16, object_store_bytes=100_000_000)
+    start(cpus=4, object_store_bytes=100_000_000)
     yield
     ray.shutdown()

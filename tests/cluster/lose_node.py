@@ -25,6 +25,7 @@ from actors.settings import ChannelSettings, Settings, StageSettings, TransformS
 from actors.store import NewMessage
 from actors.store_redis_edge import RedisEdgeStore
 from actors.supervisor import Pipeline
+from serve import local_ray
 
 CODE = """
 def double(message):
@@ -120,6 +121,7 @@ def main(url: str) -> None:
             "object_store_memory": MEMORY,
             "_system_config": NOTICE,
         }
+        local_ray.prepare()
         cluster = Cluster(initialize_head=True, head_node_args=head)
         nodes = [
             cluster.add_node(num_cpus=1, resources={"workers": 2}, object_store_memory=MEMORY)

@@ -1,6 +1,5 @@
 """The notebooks run from the first cell to the last."""
 
-import os
 from pathlib import Path
 
 import nbformat
@@ -17,6 +16,5 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 @pytest.mark.filterwarnings("ignore")
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     """Every cell ends without an error, in a Ray of its own."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=90, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -2,48 +2,16 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.conftest import System, running_system
+from tests.conftest import System
+from tests.system.changing_site import Site
 
 pytestmark = pytest.mark.ray
-
-TRANSFORM = """
-from pathlib import Path
-
-
-def enrich(message, mended):
-    if not Path(mended).exists():
-        raise LookupError("the service is away")
-    return message.replace(data={**message.data, "enriched": True})
-"""
-
-
-@pytest.fixture(scope="module")
-def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file without which the transform fails."""
-    return tmp_path_factory.mktemp("cause") / "mended"
-
-
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory, mended: Path) -> Iterator[System]:
-    """A running system whose only transform fails until the cause is mended."""
-    home = tmp_path_factory.mktemp("failing")
-    (home / "service.py").write_text(TRANSFORM)
-    transform = {"channels": "news", "use": "service:enrich", "options": {"mended": str(mended)}}
-    settings = {
-        "channels": {"history_size": 10, "history_ttl_s": 600},
-        "stages": [{"name": "enrich", "attempts": 2, "backoff_s": 0, "transforms": [transform]}],
-    }
-    # JSON is YAML.
-    (home / "raywire.yaml").write_text(json.dumps(settings))
-    with running_system(home / "data", "--settings", str(home / "raywire.yaml")) as running:
-        yield running
 
 
 def api(system: System, method: str, **body: Any) -> dict[str, Any]:
@@ -64,17 +32,18 @@ def wait_for(look: Callable[[], Any]) -> Any:
     return found
 
 
-def test_message_that_died_arrives_after_its_replay(failing: System, mended: Path) -> None:
+def test_message_that_died_arrives_after_its_replay(site: Site) -> None:
     """It dies, is listed with the reason, the cause is mended, it is replayed and delivered."""
+    failing = site.system
     died = api(failing, "publish", channel="news", data={"n": 1}, idempotency_key="once")
     assert died["error"]["code"] == 422
 
-    listed = failing.raywire("dead", "list", "--stage", "enrich")
+    listed = failing.raywire("dead", "list", "--stage", "one")
     assert listed.returncode == 0, listed.stderr
     letter = json.loads(listed.stdout)
     assert (letter["channel"], letter["data"], letter["attempts"]) == ("news", {"n": 1}, 2)
     assert letter["error"] == "LookupError: the service is away"
-    assert "service.py" in letter["traceback"]
+    assert "my_service.py" in letter["traceback"]
     assert json.loads(failing.raywire("status").stdout)["dead_letters"] == 1
 
     # Not mended yet: it goes through the transform again, and dies again.
@@ -82,7 +51,7 @@ def test_message_that_died_arrives_after_its_replay(failing: System, mended: Pat
     (second,) = wait_for(lambda: api(failing, "dead_list")["result"]["letters"])
     assert second["id"] != letter["id"]
 
-    mended.touch()
+    site.mended.touch()
     replayed = failing.raywire("dead", "replay", "--channel", "ne*")
     assert (replayed.returncode, json.loads(replayed.stdout)["replayed"]) == (0, 1)
     history = {"channel": "news", "limit": 10}

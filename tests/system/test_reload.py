@@ -2,17 +2,13 @@
 
 import asyncio
 import json
-import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -20,14 +16,10 @@ from actors.message import decode_json
 from actors.partition import Keys, partition_of
 from actors.store import NewMessage
 from actors.store_redis_edge import RedisEdgeStore
-from tests.conftest import System, running_system
+from tests.system.changing_site import NAMESPACE, Site
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
-CODE = """
-def stamp(message):
-    return message.replace(data={"n": message.data["n"], "version": VERSION})
-"""
 RULES = """
 from serve.authorise import AllowConnect, AllowRpc
 
@@ -39,76 +31,6 @@ def connect(request):
 async def rpc(request):
     return AllowRpc([request.user, VERSION])
 """
-NAMESPACE = {"history_size": 100_000, "history_ttl_s": 600, "force_recovery": True}
-
-
-class Site:
-    """A running system, whose code and settings are changed. One for all tests here.
-
-    Attributes:
-        directory: Of the code and the settings file.
-        version: Which the code puts into messages.
-        channels: Those of the test that runs.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.version: Any = 1
-        self.channels: list[str] = []
-        self._changes: dict[str, Any] = {}
-        self._tests = 0
-        self.write_code("1")
-        self.write_settings()
-
-    def next_test(self) -> None:
-        """Take other channels than the tests before."""
-        self._tests += 1
-        self.channels = [f"c:{self._tests}-{n}" for n in range(4)]
-        self.write_settings()
-
-    def write_code(self, version: str) -> None:
-        """Write the transform; one of another length, lest an old byte code be taken for it."""
-        (self.directory / "my_code.py").write_text(CODE.replace("VERSION", version))
-
-    def write_settings(self, **changes: Any) -> None:
-        """Write the settings file, with changes that are not kept until `keep`."""
-        transform = {"channels": "c:*", "use": "my_code:stamp"}
-        tree = {
-            "namespaces": {"c": NAMESPACE},
-            # Recovery of all that comes while a client is away.
-            "client": {"insecure": True, "recovery_max": 100_000, "outbox_bytes_max": 2**24},
-            "edge": {"num_cpus": 0.1},
-            "stages": [{"name": "one", "num_cpus": 0.1, "transforms": [transform]}],
-            **self._changes,
-            **changes,
-        }
-        (self.directory / "raywire.yaml").write_text(yaml.safe_dump(tree))
-
-    def keep(self, **changes: Any) -> None:
-        """Write the settings file, with changes that are in all later ones."""
-        self._changes.update(changes)
-        self.write_settings()
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, System]]:
-    """The site, and its system."""
-    site = Site(tmp_path_factory.mktemp("reload"))
-    with running_system(site.directory / "data") as system:
-        yield site, system
-
-
-@pytest.fixture
-def site(running: tuple[Site, System]) -> Site:
-    """The site, with channels for this test."""
-    running[0].next_test()
-    return running[0]
-
-
-@pytest.fixture
-def system(running: tuple[Site, System]) -> System:
-    """Its system."""
-    return running[1]
 
 
 class Load:
@@ -204,11 +126,11 @@ class Follower:
 
 
 @asynccontextmanager
-async def under_load(site: Site, system: System) -> AsyncIterator[tuple[Load, list[Follower], Any]]:
+async def under_load(site: Site) -> AsyncIterator[tuple[Load, list[Follower], Any]]:
     """Publish to a system all the time, and follow it on both ways in."""
-    store = RedisEdgeStore(system.redis_url, Keys("raywire"), partitions=8)
+    store = RedisEdgeStore(site.system.redis_url, Keys("raywire"), partitions=8)
     load = Load(store, site.channels)
-    followers = [Follower(url, site.channels) for url in (system.url, system.serve_url)]
+    followers = [Follower(url, site.channels) for url in (site.system.url, site.system.serve_url)]
     following = [asyncio.create_task(follower.run()) for follower in followers]
     for follower in followers:
         async with asyncio.timeout(20):
@@ -223,19 +145,9 @@ async def under_load(site: Site, system: System) -> AsyncIterator[tuple[Load, li
         await store.close()
 
 
-def start_reload(system: System) -> "subprocess.Popen[str]":
-    """Start `raywire reload`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "serve.cli", "reload", "--data", str(system.data)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-async def reload(system: System) -> subprocess.CompletedProcess[str]:
+async def reload(site: Site) -> subprocess.CompletedProcess[str]:
     """Run `raywire reload`."""
-    directory = system.data.parent
-    return await asyncio.to_thread(system.raywire, "reload", cwd=directory, timeout=200)
+    return await asyncio.to_thread(site.system.raywire, "reload", cwd=site.directory, timeout=200)
 
 
 async def grown(followers: list[Follower], by: int = 20) -> None:
@@ -257,14 +169,14 @@ def versions(found: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-async def test_reload_loses_and_repeats_nothing(site: Site, system: System) -> None:
+async def test_reload_loses_and_repeats_nothing(site: Site) -> None:
     """New code, broken code, a namespace's settings, and what needs a restart, all under load."""
     before = site.version
-    async with under_load(site, system) as (load, followers, store):
+    async with under_load(site) as (load, followers, store):
         await grown(followers)
 
         site.write_code("'two'")
-        done = await reload(system)
+        done = await reload(site)
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout)
         assert facts["changed"] == []
@@ -274,7 +186,7 @@ async def test_reload_loses_and_repeats_nothing(site: Site, system: System) -> N
         assert not followers[0].closed + followers[1].closed
 
         (site.directory / "my_code.py").write_text("from nowhere import nothing\n")
-        failed = await reload(system)
+        failed = await reload(site)
         assert failed.returncode == 2
         assert "my_code.py, line 1" in failed.stderr
         assert "from nowhere import nothing" in failed.stderr
@@ -283,13 +195,13 @@ async def test_reload_loses_and_repeats_nothing(site: Site, system: System) -> N
         await grown(followers)
 
         site.write_settings(queue={"partitions": 4})
-        refused = await reload(system)
+        refused = await reload(site)
         assert refused.returncode == 2
         assert len([line for line in refused.stderr.splitlines() if "error" in line]) == 1
         assert "queue.partitions: is fixed" in refused.stderr
 
         site.keep(namespaces={"c": {**NAMESPACE, "presence": True}})
-        done = await reload(system)
+        done = await reload(site)
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout)
         assert facts["changed"] == ["namespaces.c.presence"]
@@ -334,20 +246,20 @@ class stamp:
 """
 
 
-async def test_pipeline_that_does_not_come_up_is_taken_back(site: Site, system: System) -> None:
+async def test_pipeline_that_does_not_come_up_is_taken_back(site: Site) -> None:
     """Set up by the check but not by the actors: the old settings hold, and messages go on."""
     before = site.version
-    async with under_load(site, system) as (load, followers, _):
+    async with under_load(site) as (load, followers, _):
         await grown(followers)
         (site.directory / "my_code.py").write_text(FAILS_ONCE)
         site.keep(nozzle={"count": 2}, feed={"records_max": 5_000})
-        failed = await reload(system)
+        failed = await reload(site)
         assert failed.returncode == 2
         assert "no such model" in failed.stderr
         assert "my_code.py, line 9" in failed.stderr
         assert (site.directory / "tries").read_text() == "xxx"
         await grown(followers)
-        done = await reload(system)
+        done = await reload(site)
         assert done.returncode == 0, done.stderr
         site.version = 3
         facts = json.loads(done.stdout)
@@ -362,11 +274,11 @@ async def test_pipeline_that_does_not_come_up_is_taken_back(site: Site, system: 
 
 
 async def publish_until(
-    system: System, channel: str, end: asyncio.Event, answered: list[int], failed: list[Any]
+    site: Site, channel: str, end: asyncio.Event, answered: list[int], failed: list[Any]
 ) -> None:
     """Publish n = 0, 1, ... over HTTP, one after the other; note what becomes of each."""
-    headers = {"X-API-Key": system.api_key}
-    async with httpx.AsyncClient(base_url=system.url, headers=headers, timeout=30) as client:
+    headers = {"X-API-Key": site.system.api_key}
+    async with httpx.AsyncClient(base_url=site.system.url, headers=headers, timeout=30) as client:
         n = 0
         while not end.is_set():
             try:
@@ -381,38 +293,6 @@ async def publish_until(
                 else:
                     failed.append(answer.status_code)
             n += 1
-
-
-async def test_publishes_answered_while_edges_are_replaced_are_kept(
-    site: Site, system: System
-) -> None:
-    """Each success is in the history, in order; what is not taken is 503 or a cut connection."""
-    answered: dict[str, list[int]] = {channel: [] for channel in site.channels}
-    failed: list[Any] = []
-    end = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        for channel in site.channels:
-            tasks.create_task(publish_until(system, channel, end, answered[channel], failed))
-        for replicas in (2, 1):
-            site.keep(edge={"num_cpus": 0.1, "replicas": replicas})
-            done = await reload(system)
-            assert done.returncode == 0, done.stderr
-            assert json.loads(done.stdout)["changed"] == ["edge.replicas"]
-            counts = {channel: len(found) for channel, found in answered.items()}
-            async with asyncio.timeout(30):
-                while any(
-                    len(answered[channel]) < counts[channel] + 5 for channel in site.channels
-                ):
-                    await asyncio.sleep(0.02)
-        end.set()
-    assert {f for f in failed if isinstance(f, int)} <= {503}
-    store = RedisEdgeStore(system.redis_url, Keys("raywire"), partitions=8)
-    for channel in site.channels:
-        kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
-        numbers = [decode_json(body)["data"]["n"] for _, body in kept.publications]
-        assert numbers == sorted(set(numbers))
-        assert set(answered[channel]) <= set(numbers)
-    await store.close()
 
 
 def write_rules(site: Site, version: str) -> None:
@@ -430,45 +310,49 @@ async def called(url: str) -> Any:
         return json.loads(await client.recv())["rpc"]["data"]
 
 
-async def test_new_functions_come_with_a_reload(site: Site, system: System) -> None:
-    """On both ways in. The edges are replaced for them; what is broken changes nothing."""
-    write_rules(site, "1")
-    site.keep(authorise={"connect": "my_rules:connect", "rpc": "my_rules:rpc"})
-    done = await reload(system)
-    assert done.returncode == 0, done.stderr
-    for url in (system.url, system.serve_url):
-        assert await called(url) == ["ann", 1]
-    write_rules(site, "1 / 0")
-    failed = await reload(system)
-    assert failed.returncode == 2
-    assert "my_rules.py, line 4" in failed.stderr
-    assert await called(system.url) == ["ann", 1]
-    write_rules(site, '"the second"')
-    done = await reload(system)
-    assert (done.returncode, json.loads(done.stdout)["edges"]) == (0, True)
-    for url in (system.url, system.serve_url):
-        assert await called(url) == ["ann", "the second"]
+async def test_publishes_answered_while_edges_are_replaced_are_kept(site: Site) -> None:
+    """Each success is in the history, in order; what is not taken is 503 or a cut connection.
 
-
-async def test_stop_during_reload_ends_cleanly(site: Site, system: System) -> None:
-    """Ctrl-C ends a reload that takes long, and a second one meanwhile is refused.
-
-    The last one here: the system is gone afterwards.
+    The new edges have other functions, on both ways in. Functions that are broken change nothing.
     """
-    reading, going = site.directory / "reading", site.directory / "going"
-    (site.directory / "my_code.py").write_text(
-        "import pathlib, time\n"
-        f"pathlib.Path({str(reading)!r}).touch()\n"
-        f"while not pathlib.Path({str(going)!r}).exists(): time.sleep(0.05)\n"
-    )
-    first = start_reload(system)
-    async with asyncio.timeout(30):
-        while not reading.exists():
-            await asyncio.sleep(0.05)
-    second = await reload(system)
-    assert second.returncode == 3
-    assert "a reload is under way" in second.stderr
-    await asyncio.to_thread(system.ends_by, signal.SIGINT)
-    _, told = first.communicate(timeout=30)
-    assert first.returncode == 3
-    assert "the system is stopping" in told
+    answered: dict[str, list[int]] = {channel: [] for channel in site.channels}
+    failed: list[Any] = []
+    end = asyncio.Event()
+
+    async def replace_edges(replicas: int, version: str | int) -> list[str]:
+        write_rules(site, repr(version))
+        site.keep(edge={"num_cpus": 0.1, "replicas": replicas})
+        done = await reload(site)
+        assert done.returncode == 0, done.stderr
+        facts = json.loads(done.stdout)
+        assert facts["edges"]
+        for url in (site.system.url, site.system.serve_url):
+            assert await called(url) == ["ann", version]
+        counts = {channel: len(found) for channel, found in answered.items()}
+        async with asyncio.timeout(30):
+            while any(len(answered[channel]) < counts[channel] + 5 for channel in site.channels):
+                await asyncio.sleep(0.02)
+        changed: list[str] = facts["changed"]
+        return changed
+
+    async with asyncio.TaskGroup() as tasks:
+        for channel in site.channels:
+            tasks.create_task(publish_until(site, channel, end, answered[channel], failed))
+        site.keep(authorise={"connect": "my_rules:connect", "rpc": "my_rules:rpc"})
+        changed = await replace_edges(2, 1)
+        assert sorted(changed) == ["authorise.connect", "authorise.rpc", "edge.replicas"]
+        write_rules(site, "1 / 0")
+        broken = await reload(site)
+        assert broken.returncode == 2
+        assert "my_rules.py, line 4" in broken.stderr
+        assert await called(site.system.url) == ["ann", 1]
+        assert await replace_edges(1, "the second") == ["edge.replicas"]
+        end.set()
+    assert {f for f in failed if isinstance(f, int)} <= {503}
+    store = RedisEdgeStore(site.system.redis_url, Keys("raywire"), partitions=8)
+    for channel in site.channels:
+        kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
+        numbers = [decode_json(body)["data"]["n"] for _, body in kept.publications]
+        assert numbers == sorted(set(numbers))
+        assert set(answered[channel]) <= set(numbers)
+    await store.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 import time
 import uuid
 from pathlib import Path
@@ -15,12 +14,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from actors.embedded import EmbeddedValkey
-from actors.message import decode_json
-from actors.partition import Keys, partition_of
-from actors.store_redis_edge import RedisEdgeStore
+from actors.partition import partition_of
 from serve.prometheus import NO_HELP
-from tests.conftest import System, raywire, running_system
+from tests.conftest import System, raywire
 from tests.protobuf_speech import from_protobuf, to_protobuf
 
 pytestmark = pytest.mark.ray
@@ -310,114 +306,3 @@ def test_unreachable_redis_is_one_clear_line(tmp_path: Path) -> None:
     assert failed.returncode == 3
     assert "127.0.0.1:1" in failed.stderr
     assert "Traceback" not in failed.stderr
-
-
-LINE = '{"author":"Ann","text":"x"}\n'
-
-
-async def publish_until_refused(
-    system: System, name: str, answered: list[int], refused: list[int]
-) -> None:
-    """Publish n = 0, 1, ... one after the other until nobody listens; note what becomes of each."""
-    headers = {"X-API-Key": system.api_key}
-    async with httpx.AsyncClient(base_url=system.url, headers=headers, timeout=30) as client:
-        for n in range(900):
-            body = {"channel": name, "data": {"author": "Ann", "text": str(n)}}
-            try:
-                answer = await client.post("/api/publish", json=body)
-            except httpx.ConnectError:
-                return
-            except httpx.TransportError:
-                # It was sent when the connection ended: HTTP cannot avoid it (RFC 9112, 9.3.1),
-                # and nothing was promised.
-                continue
-            if answer.status_code == 200 and "result" in answer.json():
-                answered.append(n)
-            else:
-                refused.append(answer.status_code)
-
-
-def publish_lines(system: System, name: str, count: int) -> int:
-    """Publish with `raywire publish`, return how many were accepted."""
-    publishing = raywire(
-        *("publish", name, "--data", str(system.data)), input=LINE * count, cwd=system.data.parent
-    )
-    assert publishing.returncode == 0, publishing.stderr
-    accepted: int = json.loads(publishing.stdout)["accepted"]
-    return accepted
-
-
-async def stopped_while_published_to(
-    system: System, answered: dict[str, list[int]], refused: list[int]
-) -> None:
-    """Stop a system that publishers and clients use; see what becomes of the clients."""
-    async with (
-        connect(websocket(system.url)) as direct,
-        connect(websocket(system.serve_url)) as through_serve,
-        asyncio.TaskGroup() as tasks,
-    ):
-        for socket in (direct, through_serve):
-            await command(socket, id=1, connect={})
-        for name, found in answered.items():
-            tasks.create_task(publish_until_refused(system, name, found, refused))
-        async with asyncio.timeout(30):
-            while min(map(len, answered.values())) < 5:
-                await asyncio.sleep(0.01)
-        stopping = tasks.create_task(asyncio.to_thread(system.ends_by, signal.SIGTERM))
-        for socket in (direct, through_serve):
-            async with asyncio.timeout(30):
-                # Nothing is subscribed to, so nothing but the end comes.
-                with pytest.raises(ConnectionClosed) as closed:
-                    await socket.recv()
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 3001
-        await stopping
-
-
-@pytest.mark.timeout(300)
-async def test_stop_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
-    """By SIGHUP after a burst, by SIGTERM while publishers go on: the next start goes on.
-
-    While publishers go on, each success is in the history later; others are 503; clients get 3001.
-    """
-    data = tmp_path / "data"
-    burst, names = channel(), [channel() for _ in range(8)]
-    keyed: dict[str, Any] = {
-        "channel": channel(),
-        "data": {"author": "Ann", "text": "y"},
-        "idempotency_key": "k",
-    }
-    versioned: dict[str, Any] = {"channel": channel(), "data": {"author": "Ann", "text": "y"}}
-    with running_system(data) as first:
-        result = api(first, "publish", **keyed)["result"]
-        top = api(first, "publish", **versioned, version=2)["result"]
-        assert publish_lines(first, burst, 3000) == 3000
-        first.ends_by(signal.SIGHUP)  # its terminal was closed
-    answered: dict[str, list[int]] = {name: [] for name in names}
-    refused: list[int] = []
-    with running_system(data) as second:
-        end_s = time.monotonic() + 30
-        while (answer := api(second, "history", channel=burst, limit=0)["result"])["offset"] < 3000:
-            assert time.monotonic() < end_s, answer
-            await asyncio.sleep(0.05)
-        # The key holds across the restart, so the first result comes again.
-        assert api(second, "publish", **keyed)["result"] == result
-        # So does the version, through the transforms: an older one changes nothing.
-        assert api(second, "publish", **versioned, version=1)["result"] == top
-        assert api(second, "publish", **versioned, version=3)["result"]["offset"] == 2
-        await stopped_while_published_to(second, answered, refused)
-        password = second.secrets["redis_password"]
-    assert max(map(len, answered.values())) < 900, "the publishers had ended before the stop"
-    assert set(refused) <= {503}
-    valkey = EmbeddedValkey(data / "valkey", password)
-    valkey.start()
-    store = RedisEdgeStore(valkey.url, Keys("raywire"), partitions=8)
-    try:
-        for name in names:
-            found = await store.history(name, since=None, limit=None, meta_ttl_s=600)
-            kept = [int(decode_json(body)["data"]["text"]) for _, body in found.publications]
-            assert kept == sorted(set(kept))
-            assert set(answered[name]) <= set(kept)
-    finally:
-        await store.close()
-        valkey.stop()
