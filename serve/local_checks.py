@@ -57,10 +57,11 @@ def _check_port(setting: str, address: str) -> None:
 
 @contextlib.contextmanager
 def hold_port(address: str) -> Iterator[None]:
-    """Keep a checked address for processes of ours until they listen on it, and after.
+    """Keep a checked address for our processes, from before they listen until after.
 
-    Minutes may pass till then, and Ray gives ports to its processes as the kernel finds them. The
-    socket does not listen: connections reach only those that do, with SO_REUSEPORT, as our user.
+    Some 20 s pass till then, in which Ray's processes take many ports that the kernel thinks free.
+    The socket that holds it does not listen: connections reach those that do, with SO_REUSEPORT and
+    as our user.
     """
     with _unbound(address) as held:
         # Connections of another program that ended lately may still be in the way. They are not in
