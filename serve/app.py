@@ -23,6 +23,7 @@ from actors.partition import Keys
 from actors.settings import Settings
 from actors.store_redis import RedisStats
 from actors.store_redis_edge import RedisEdgeStore
+from serve.address import host_and_port
 from serve.auth import with_keys
 from serve.edge import Edge
 
@@ -130,11 +131,11 @@ def deploy(
     """
     keys = with_keys(settings.auth)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    host, _, port = settings.edge.serve_listen.rpartition(":")
+    host, port = host_and_port(settings.edge.serve_listen)
     everywhere = settings.ray.address != "local"
     ray.serve.start(
         proxy_location=ProxyLocation.EveryNode if everywhere else ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(host=host.strip("[]"), port=int(port)),
+        http_options=HTTPOptions(host=host, port=port),
         logging_config=_QUIET,
     )
     secret = {"api_key": SecretStr(api_key), "token_secret": SecretStr(token_secret)}

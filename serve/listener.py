@@ -9,6 +9,7 @@ from typing import Any, Final
 import uvicorn
 
 from actors.errors import SettingsError
+from serve.address import bind
 from serve.listener_http import HttpProtocol
 
 _BACKLOG: Final = 2048
@@ -145,17 +146,10 @@ def _closing(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitabl
 
 
 def _bind(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind((host.strip("[]"), int(port)))
+        return bind(listen, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
     except OSError as error:
-        bound.close()
         raise SettingsError(
             f"edge.listen: cannot listen on {listen} ({error.strerror}): "
             "stop what uses it, or set edge.listen to another address"
         ) from error
-    return bound

@@ -152,9 +152,6 @@ class LocalSystem:
     def _start_ray(self) -> None:
         settings = self.settings
         self._tell("Starting Ray")
-        local_ray.prepare()
-        import ray
-
         if settings.ray.address == "local":
             local_ray.start(
                 cpus=max(os.cpu_count() or 1, needed_cpus(settings)),
@@ -162,6 +159,9 @@ class LocalSystem:
                 namespace=settings.app,
             )
         else:
+            local_ray.prepare()
+            import ray
+
             ray.init(
                 address=settings.ray.address,
                 runtime_env={"working_dir": str(settings.code)},

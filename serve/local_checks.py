@@ -12,6 +12,7 @@ from typing import Final
 
 from actors.errors import SettingsError
 from actors.settings import Settings
+from serve.address import bind
 
 _LOOK_EVERY_S: Final = 0.2
 
@@ -44,9 +45,7 @@ def check_port(setting: str, address: str, *, within_s: float = 0.0) -> None:
 
 def _check_port(setting: str, address: str) -> None:
     try:
-        with _unbound(address) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(_host_and_port(address))
+        bind(address, socket.SO_REUSEADDR).close()
     except OSError as error:
         remedy = "stop what uses it, or " if error.errno == errno.EADDRINUSE else ""
         raise SettingsError(
@@ -63,22 +62,12 @@ def hold_port(address: str) -> Iterator[None]:
     The socket that holds it does not listen: connections reach those that do, with SO_REUSEPORT and
     as our user.
     """
-    with _unbound(address) as held:
+    with contextlib.ExitStack() as held:
         # Connections of another program that ended lately may still be in the way. They are not in
         # that of SO_REUSEADDR, which our listeners set, but this must not: others could bind, too.
         with contextlib.suppress(OSError):
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind(_host_and_port(address))
+            held.enter_context(bind(address, socket.SO_REUSEPORT))
         yield
-
-
-def _unbound(address: str) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in _host_and_port(address)[0] else socket.AF_INET)
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def unhealthy(page: str) -> str | None:

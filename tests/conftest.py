@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import httpx
 import hypothesis
 import pytest
 import redis
@@ -148,6 +149,18 @@ class System:
     def raywire(self, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command against it."""
         return raywire(*args, "--data", str(self.data), **options)
+
+    def api(self, method: str, url: str = "", **body: Any) -> dict[str, Any]:
+        """Call the server API, by another way in where one is given."""
+        answer = httpx.post(
+            f"{url or self.url}/api/{method}",
+            json=body,
+            headers={"X-API-Key": self.api_key},
+            timeout=20,
+        )
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Stop it as Ctrl-C does, or by another signal, and wait for its end."""

@@ -4,9 +4,9 @@ import json
 from typing import Any, Generic, TypeVar
 
 from serve.asks import Ask
-from serve.session_authorised import AuthorisedSession
+from serve.session import Session
 
-S = TypeVar("S", bound=AuthorisedSession)
+S = TypeVar("S", bound=Session)
 A = TypeVar("A", bound=Ask)
 
 

@@ -5,22 +5,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.conftest import System
 from tests.system.changing_site import Site
 
 pytestmark = pytest.mark.ray
-
-
-def api(system: System, method: str, **body: Any) -> dict[str, Any]:
-    """Call the server API."""
-    answer = httpx.post(
-        f"{system.url}/api/{method}", json=body, headers={"X-API-Key": system.api_key}, timeout=20
-    )
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 def wait_for(look: Callable[[], Any]) -> Any:
@@ -35,7 +24,7 @@ def wait_for(look: Callable[[], Any]) -> Any:
 def test_message_that_died_arrives_after_its_replay(site: Site) -> None:
     """It dies, is listed with the reason, the cause is mended, it is replayed and delivered."""
     failing = site.system
-    died = api(failing, "publish", channel="news", data={"n": 1}, idempotency_key="once")
+    died = failing.api("publish", channel="news", data={"n": 1}, idempotency_key="once")
     assert died["error"]["code"] == 422
 
     listed = failing.raywire("dead", "list", "--stage", "one")
@@ -48,17 +37,17 @@ def test_message_that_died_arrives_after_its_replay(site: Site) -> None:
 
     # Not mended yet: it goes through the transform again, and dies again.
     assert failing.raywire("dead", "replay", letter["id"]).returncode == 0
-    (second,) = wait_for(lambda: api(failing, "dead_list")["result"]["letters"])
+    (second,) = wait_for(lambda: failing.api("dead_list")["result"]["letters"])
     assert second["id"] != letter["id"]
 
     site.mended.touch()
     replayed = failing.raywire("dead", "replay", "--channel", "ne*")
     assert (replayed.returncode, json.loads(replayed.stdout)["replayed"]) == (0, 1)
-    history = {"channel": "news", "limit": 10}
-    (publication,) = wait_for(lambda: api(failing, "history", **history)["result"]["publications"])
+    history: dict[str, Any] = {"channel": "news", "limit": 10}
+    (publication,) = wait_for(lambda: failing.api("history", **history)["result"]["publications"])
     assert publication == {"offset": 1, "data": {"n": 1, "enriched": True}}
-    assert api(failing, "dead_list")["result"] == {"letters": [], "total": 0}
+    assert failing.api("dead_list")["result"] == {"letters": [], "total": 0}
 
     # Its idempotency key is used up now, and was not before.
-    again = api(failing, "publish", channel="news", data={"n": 2}, idempotency_key="once")
+    again = failing.api("publish", channel="news", data={"n": 2}, idempotency_key="once")
     assert again["result"]["offset"] == 1

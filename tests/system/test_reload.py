@@ -16,6 +16,7 @@ from actors.message import decode_json
 from actors.partition import Keys, partition_of
 from actors.store import NewMessage
 from actors.store_redis_edge import RedisEdgeStore
+from tests.system.answered import assert_kept
 from tests.system.changing_site import NAMESPACE, Site
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -349,10 +350,4 @@ async def test_publishes_answered_while_edges_are_replaced_are_kept(site: Site) 
         assert await replace_edges(1, "the second") == ["edge.replicas"]
         end.set()
     assert {f for f in failed if isinstance(f, int)} <= {503}
-    store = RedisEdgeStore(site.system.redis_url, Keys("raywire"), partitions=8)
-    for channel in site.channels:
-        kept = await store.history(channel, since=None, limit=None, meta_ttl_s=600)
-        numbers = [decode_json(body)["data"]["n"] for _, body in kept.publications]
-        assert numbers == sorted(set(numbers))
-        assert set(answered[channel]) <= set(numbers)
-    await store.close()
+    await assert_kept(site.system.redis_url, answered)

@@ -14,24 +14,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from actors.embedded import EmbeddedValkey
-from actors.message import decode_json
-from actors.partition import Keys
-from actors.store_redis_edge import RedisEdgeStore
 from tests.conftest import System, raywire, running_system
+from tests.system.answered import assert_kept
 from tests.system.changing_site import Site
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 BURST: Final = 3000
-
-
-def api(system: System, method: str, **body: Any) -> dict[str, Any]:
-    """Call the server API, which answers with a result."""
-    answer = httpx.post(
-        f"{system.url}/api/{method}", json=body, headers={"X-API-Key": system.api_key}, timeout=20
-    )
-    found: dict[str, Any] = answer.json()["result"]
-    return found
 
 
 def publish_lines(system: System, channel: str, count: int) -> int:
@@ -139,36 +128,30 @@ async def test_stop_loses_nothing_and_leaves_no_process(site: Site) -> None:
     names = [f"{burst}-{n}" for n in range(8)]
     keyed: dict[str, Any] = {"channel": keyed_channel, "data": {"n": 0}, "idempotency_key": "k"}
     versioned: dict[str, Any] = {"channel": versioned_channel, "data": {"n": 0}}
-    result = api(site.system, "publish", **keyed)
-    top = api(site.system, "publish", **versioned, version=2)
+    result = site.system.api("publish", **keyed)["result"]
+    top = site.system.api("publish", **versioned, version=2)["result"]
     assert publish_lines(site.system, burst, BURST) == BURST
     await stopped_during_reload(site)
     site.write_code("'after the stop'")
     answered: dict[str, list[int]] = {name: [] for name in names}
     refused: list[int] = []
-    with running_system(site.directory / "data") as system:
+    with running_system(site.system.data) as system:
         end_s = time.monotonic() + 30
-        while (answer := api(system, "history", channel=burst, limit=0))["offset"] < BURST:
+        while (answer := system.api("history", channel=burst, limit=0)["result"])["offset"] < BURST:
             assert time.monotonic() < end_s, answer
             await asyncio.sleep(0.05)
         # The key holds across the restart, so the first result comes again.
-        assert api(system, "publish", **keyed) == result
+        assert system.api("publish", **keyed)["result"] == result
         # So does the version, through the transforms: an older one changes nothing.
-        assert api(system, "publish", **versioned, version=1) == top
-        assert api(system, "publish", **versioned, version=3)["offset"] == 2
+        assert system.api("publish", **versioned, version=1)["result"] == top
+        assert system.api("publish", **versioned, version=3)["result"]["offset"] == 2
         await stopped_while_published_to(system, answered, refused)
         password = system.secrets["redis_password"]
     assert max(map(len, answered.values())) < 900, "the publishers had ended before the stop"
     assert set(refused) <= {503}
-    valkey = EmbeddedValkey(site.directory / "data" / "valkey", password)
+    valkey = EmbeddedValkey(site.system.data / "valkey", password)
     valkey.start()
-    store = RedisEdgeStore(valkey.url, Keys("raywire"), partitions=8)
     try:
-        for name in names:
-            found = await store.history(name, since=None, limit=None, meta_ttl_s=600)
-            kept = [decode_json(body)["data"]["n"] for _, body in found.publications]
-            assert kept == sorted(set(kept))
-            assert set(answered[name]) <= set(kept)
+        await assert_kept(valkey.url, answered)
     finally:
-        await store.close()
         valkey.stop()

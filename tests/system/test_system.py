@@ -30,19 +30,6 @@ def channel() -> str:
     return f"discussion:{uuid.uuid4().hex[:8]}"
 
 
-def api(system: System, method: str, url: str = "", **body: Any) -> dict[str, Any]:
-    """Call the server API."""
-    answer = httpx.post(
-        f"{url or system.url}/api/{method}",
-        json=body,
-        headers={"X-API-Key": system.api_key},
-        timeout=20,
-    )
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
 async def command(socket: ClientConnection, **what: Any) -> dict[str, Any]:
     """Send one command and return its reply; answers pings, passes over pushes."""
     await socket.send(json.dumps(what))
@@ -89,7 +76,7 @@ async def test_publication_reaches_a_websocket(system: System, way: str) -> None
         assert connected["connect"]["ping"] == 25
         subscribed = await command(socket, id=2, subscribe={"channel": name, "recoverable": True})
         data = {"author": "Ann", "text": "I <b>love</b> it<script>alert(1)</script>"}
-        answer = await asyncio.to_thread(api, system, "publish", url, channel=name, data=data)
+        answer = await asyncio.to_thread(system.api, "publish", url, channel=name, data=data)
         (publication,) = await publications(socket, 1)
     assert answer["result"]["offset"] == publication["offset"] == 1
     assert answer["result"]["epoch"] == subscribed["subscribe"]["epoch"]
@@ -109,7 +96,7 @@ async def test_publication_reaches_a_protobuf_client(system: System, way: str) -
         )
         while len(heard) < 2:
             heard += from_protobuf(await socket.recv(decode=False))
-        await asyncio.to_thread(api, system, "publish", channel=name, data={"text": "hello"})
+        await asyncio.to_thread(system.api, "publish", channel=name, data={"text": "hello"})
         # The channel tells its subscribers who joins, too.
         while not (found := [m["push"]["pub"] for m in heard if "pub" in m.get("push", {})]):
             heard += from_protobuf(await socket.recv(decode=False))
@@ -122,7 +109,7 @@ def test_publication_reaches_an_event_source(system: System, way: str) -> None:
     """The same over Server-Sent Events, with what was missed first."""
     url = system.url if way == "listen" else system.serve_url
     name = channel()
-    api(system, "publish", channel=name, data={"author": "Ann", "text": "one"})
+    system.api("publish", channel=name, data={"author": "Ann", "text": "one"})
     wishes = json.dumps({"subs": {name: {"recover": True}}})
     found: list[dict[str, Any]] = []
     with httpx.stream(
@@ -135,7 +122,7 @@ def test_publication_reaches_an_event_source(system: System, way: str) -> None:
             event = json.loads(line.removeprefix("data: "))
             if "connect" in event:
                 found += event["connect"]["subs"][name]["publications"]
-                api(system, "publish", channel=name, data={"author": "Bob", "text": "two"})
+                system.api("publish", channel=name, data={"author": "Bob", "text": "two"})
             elif "pub" in event:
                 found.append(event["pub"])
                 break
@@ -150,7 +137,7 @@ async def test_two_channels_do_not_mix(system: System) -> None:
         await command(socket, id=2, subscribe={"channel": mine})
         for name in (other, mine):
             data = {"author": "Ann", "text": name}
-            await asyncio.to_thread(api, system, "publish", channel=name, data=data)
+            await asyncio.to_thread(system.api, "publish", channel=name, data=data)
         (publication,) = await publications(socket, 1)
     assert publication["data"]["text"] == mine
 
@@ -165,7 +152,7 @@ def test_raw_xadd_is_enough_to_publish(system: System) -> None:
         while client.xlen(queue):
             assert time.monotonic() < end_s
             time.sleep(0.01)
-    history = api(system, "history", channel=name, limit=10)["result"]
+    history = system.api("history", channel=name, limit=10)["result"]
     assert [p["data"]["text"] for p in history["publications"]] == ["hi"]
 
 
@@ -184,7 +171,7 @@ async def test_client_that_does_not_read_is_closed_and_misses_nothing(system: Sy
                 commands = [
                     {"publish": {"channel": name, "data": {"author": "Ann", "text": text}}}
                 ] * 10
-                await asyncio.to_thread(api, system, "batch", commands=commands, parallel=True)
+                await asyncio.to_thread(system.api, "batch", commands=commands, parallel=True)
                 published += len(commands)
         slow.transport.resume_reading()
         seen: list[int] = []
@@ -228,7 +215,7 @@ def slow_clients(system: System) -> int:
 )
 def test_bad_publishes_are_refused(system: System, body: dict[str, Any], code: int) -> None:
     """Each gets the protocol's error, and nothing is queued."""
-    assert api(system, "publish", **body)["error"]["code"] == code
+    assert system.api("publish", **body)["error"]["code"] == code
 
 
 def test_api_wants_its_key(system: System) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from actors.errors import SettingsError
+from serve.address import bind
 from serve.local_checks import check_port, hold_port
 from serve.running import Running, remove_running, was_killed, write_running
+from tests.conftest import free_port
 
 
 @pytest.fixture
@@ -63,16 +65,11 @@ def test_ipv6_is_an_address_like_any_other() -> None:
 
 def test_held_port_is_for_our_listeners_only() -> None:
     """While edges start nobody takes their port, and what they accept reaches them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        where = address(probe)
+    where = f"127.0.0.1:{free_port()}"
     with hold_port(where):
         with pytest.raises(SettingsError, match="stop what uses it"):
             check_port("edge.listen", where)
-        with socket.socket() as edge:
-            edge.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            edge.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            edge.bind(("127.0.0.1", int(where.rpartition(":")[2])))
+        with bind(where, socket.SO_REUSEADDR, socket.SO_REUSEPORT) as edge:
             edge.listen()
             for _ in range(20):
                 with socket.create_connection(edge.getsockname(), timeout=5):

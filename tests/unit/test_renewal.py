@@ -16,6 +16,7 @@ from serve.protocol import ErrorCode, UnsubscribeResult
 from serve.protocol_json import JSON, ONE_WAY_JSON
 from serve.session import Session
 from serve.tokens import Grant, make_token
+from tests.session_client import SessionClient
 from tests.signing import jwk, key, key_set
 
 SECRET = "a secret that is long enough for HS256"
@@ -28,13 +29,12 @@ NAMESPACES = {
 EMPTY = History(0, "e", [])
 
 
-class Client:
+class Client(SessionClient[Session]):
     """A session with a clock; pings are out of the way."""
 
     def __init__(
         self, *, one_way: bool = False, tokens: TokenSettings | None = None, **limits: Any
     ) -> None:
-        self.now = 100.0
         auth = AuthSettings(token_secret=SecretStr(SECRET), tokens=tokens or TokenSettings())
         settings = Settings(
             client=ClientSettings(ping_interval_s=10_000, **limits),
@@ -63,10 +63,6 @@ class Client:
         heard = self.heard()
         return heard[0] if heard else None
 
-    def heard(self) -> list[Any]:
-        """Return what the session says."""
-        return [json.loads(message) for message in self.session.take_messages()]
-
     def connected(self, **claims: Any) -> "Client":
         """Connect as `u`."""
         assert "connect" in self.say(1, connect={"token": token(sub="u", **claims)})
@@ -79,17 +75,6 @@ class Client:
     def sub_refresh(self, channel: str, fresh: str) -> Any:
         """Refresh a subscription; return the reply."""
         return self.say(3, sub_refresh={"channel": channel, "token": fresh})
-
-    def wait(self, seconds: float) -> list[Any]:
-        """Let time pass."""
-        self.now += seconds
-        self.session.tick(self.now)
-        return self.heard()
-
-    @property
-    def closed(self) -> int | None:
-        """With which code the session is closed."""
-        return None if self.session.close is None else self.session.close.code
 
 
 def token(secret: str = SECRET, **claims: Any) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import jwt
 import pytest
@@ -38,10 +38,10 @@ from serve.shape import Run
 from serve.subscription import HELD_BYTES_MAX, Read, Subscription
 from serve.wire import Codec
 from tests.protobuf_speech import from_protobuf, to_protobuf
+from tests.session_client import SessionClient
 
 SECRET = "a secret that is long enough for HS256"
 NOW_S = 1_800_000_000.0
-A = TypeVar("A", bound=Ask)
 
 OPEN = ChannelSettings(
     allow_subscribe_for_client=True,
@@ -107,7 +107,7 @@ def speech(request: pytest.FixtureRequest) -> None:
     Client.speech = request.param
 
 
-class Client:
+class Client(SessionClient[Session]):
     """A session, and what a test does with it."""
 
     speech = IN_JSON
@@ -119,7 +119,6 @@ class Client:
             namespaces=NAMESPACES,
         )
         self.speech = ONE_WAY if one_way else self.speech
-        self.now = 100.0
         self.asked: list[Ask] = []
         self.session = Session(
             "id",
@@ -141,12 +140,6 @@ class Client:
         messages = self.session.take_messages()
         return [found for message in messages for found in self.speech.decode(message)]
 
-    def ask(self, kind: type[A]) -> A:
-        """Return the one thing that the session asks for now."""
-        (ask,) = self.session.take_asks()
-        assert isinstance(ask, kind)
-        return ask
-
     def join(self, *histories: History) -> list[Any]:
         """Answer the join that is asked for."""
         self.session.joined(self.ask(AskJoin), histories, self.now)
@@ -163,17 +156,6 @@ class Client:
         assert self.say({"id": 2, "subscribe": {"channel": channel, **wishes}}) == []
         (reply,) = self.join(history)
         return reply["subscribe"]
-
-    def wait(self, seconds: float) -> list[Any]:
-        """Let time pass."""
-        self.now += seconds
-        self.session.tick(self.now)
-        return self.heard()
-
-    @property
-    def closed(self) -> int | None:
-        """With which code the session is closed."""
-        return None if self.session.close is None else self.session.close.code
 
 
 def token(**claims: Any) -> str:
