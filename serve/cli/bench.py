@@ -95,13 +95,13 @@ def command(
 def _load(
     system: System, names: tuple[str, ...], *, rate: float, secs: float, size: int, warmup_s: float
 ) -> Load:
-    token = own_token(system, names)
+    token = own_token(system)
     return Load(
         redis_url=system.redis_url,
         websocket_url=websocket_url(system.listen),
-        token=token() if token is not None else "",
         channels=names,
         queues=tuple(system.keys.queue(partition_of(each, system.partitions)) for each in names),
+        tokens=tuple("" if token is None else token([each]) for each in names),
         rate=rate,
         secs=secs,
         size=size,

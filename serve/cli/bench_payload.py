@@ -17,9 +17,9 @@ class Load:
     Attributes:
         redis_url: `redis://`, `rediss://` or `unix://`.
         websocket_url: Of the edges' own listener.
-        token: Client token that names the channels.
         channels: Their names.
         queues: The key of the queue of each.
+        tokens: Client tokens, each of which subscribes to one of them; empty: none is needed.
         rate: Messages per second, over all channels.
         secs: How long.
         size: Of one message's data, in bytes.
@@ -28,9 +28,9 @@ class Load:
 
     redis_url: str = field(repr=False)
     websocket_url: str
-    token: str = field(repr=False)
     channels: tuple[str, ...]
     queues: tuple[str, ...]
+    tokens: tuple[str, ...] = field(repr=False)
     rate: float
     secs: float
     size: int

@@ -45,7 +45,7 @@ async def _receive(pipe: Connection, load: Load, subscribers: Sequence[int]) -> 
     try:
         async with asyncio.timeout(_OPEN_WITHIN_S + len(subscribers) * 0.02):
             for each, account in zip(subscribers, accounts, strict=True):
-                await _subscribe(load, load.channels[each % len(load.channels)], account)
+                await _subscribe(load, each % len(load.channels), account)
     except (OSError, TimeoutError, UnavailableError) as error:
         pipe.send(("failed", str(error) or "no answer"))
         return
@@ -78,15 +78,16 @@ async def _receive(pipe: Connection, load: Load, subscribers: Sequence[int]) -> 
     pipe.send(latencies.tobytes())
 
 
-async def _subscribe(load: Load, channel: str, account: Account) -> None:
+async def _subscribe(load: Load, channel: int, account: Account) -> None:
     parts = urlsplit(load.websocket_url)
     loop = asyncio.get_running_loop()
     _, socket = await loop.create_connection(
         lambda: Socket(load.websocket_url, account), parts.hostname or "127.0.0.1", parts.port or 80
     )
     await socket.opened
-    subs = {channel: {"recoverable": True}}
-    socket.send(encode_json({"id": 1, "connect": {"token": load.token, "subs": subs}}))
+    subs = {load.channels[channel]: {"recoverable": True}}
+    wishes = {"token": load.tokens[channel], "subs": subs}
+    socket.send(encode_json({"id": 1, "connect": wishes}))
     await socket.subscribed
 
 

@@ -83,7 +83,7 @@ def command(
         check_channel(channel)
     names = list(dict.fromkeys(channels))
     system = find_system(settings, data, redis) if url is None else None
-    own = own_token(system, names) if system is not None and token is None else None
+    own = own_token(system) if system is not None and token is None else None
     code = asyncio.run(
         _tail(
             websocket_url(url if url is not None else f"ws://{system.listen}" if system else ""),
@@ -95,7 +95,7 @@ def command(
             JsonPrinter() if wants_json(asked=json) else TerminalPrinter(out()),
             count=count,
             for_s=for_,
-            token=own or (lambda: token or ""),
+            token=(lambda: token or "") if own is None else (lambda: own(names)),
             history=HistoryReader(system) if system is not None and own is not None else None,
         )
     )
@@ -155,17 +155,17 @@ async def _until_signal(tail: Tail, *, for_s: float | None, counted: bool) -> Ex
     return Exit.DONE
 
 
-def own_token(system: System, channels: Sequence[str]) -> Callable[[], str] | None:
-    """Return what makes tokens of our own; None: we do not know the secret.
+def own_token(system: System) -> Callable[[Sequence[str]], str] | None:
+    """Return what makes tokens of our own for channels; None: we do not know the secret.
 
-    They name the channels, so that the server subscribes us whatever their settings allow: who
+    They name these, so that the server subscribes us whatever their settings allow: who
     can read the secret may see everything.
     """
     if system.running is None and system.settings.auth.token_secret is None:
         print_warning("no token: give one with --token, if the edge wants one")
         return None
     secret = ensure_secrets(system.settings).token_secret
-    return lambda: make_token(secret, _USER, now_s=time.time(), channels=channels)
+    return lambda channels: make_token(secret, _USER, now_s=time.time(), channels=channels)
 
 
 def _followed(channels: Sequence[str], since: str | None, *, all_: bool) -> list[Followed]:

@@ -21,9 +21,9 @@ def _load(url: str, **changes: float) -> Load:
     return Load(
         redis_url=url,
         websocket_url="",
-        token="",
         channels=channels,
         queues=tuple(Keys().queue(partition_of(channel, 8)) for channel in channels),
+        tokens=("", ""),
         rate=changes.get("rate", 500),
         secs=changes.get("secs", 0.2),
         size=200,

@@ -252,6 +252,19 @@ def test_config_shows_the_redis_in_use(system: System) -> None:
     assert system.secrets["redis_password"] not in shown.stdout
 
 
+def test_benchmark_counts_what_each_subscriber_gets(system: System) -> None:
+    """Each follows one channel, and gets what is published there and nothing else."""
+    load = ["--rate", "500", "--secs", "1", "--warmup", "0.2"]
+    ran = system.raywire("bench", *load, "--channels", "200", "--subs", "201")
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["sent"] == 600
+    # Three messages for each channel, of which one has a second subscriber.
+    assert result["expected"] == result["delivered"] == 603
+    assert result["lost"] == result["strange"] == 0
+    assert 0 < result["mean_ms"] < result["max_ms"]
+
+
 def test_published_file_comes_out_of_tail(system: System, tmp_path: Path) -> None:
     """Every line arrives once, in order: JSON as it is, other text as a JSON string."""
     name = f"log-{uuid.uuid4().hex[:8]}"
