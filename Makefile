@@ -37,10 +37,10 @@ chaos: $(VENV)/.installed-dev ## Kill its parts under load, and check that nothi
 
 # A module runs with libraries that are not older than its maker, up to the next major version. So
 # the maker is an old one, apart from what is installed for the tests.
-proto: | $(BIN)/python ## Make serve/protocol_pb2.py anew, after a change of protocol.proto.
+proto: | $(BIN)/python ## Make protocol_pb2.py anew, after a change of protocol.proto.
 	@$(BIN)/python -m venv --clear build/proto
 	@build/proto/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.80.1
-	@build/proto/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. serve/protocol.proto
+	@build/proto/bin/python -m grpc_tools.protoc --proto_path=. --python_out=. --pyi_out=. serve/protocol/protocol.proto
 
 clean: ## Remove what was installed and built. Data (.raywire) stays.
 	rm -rf $(VENV) $(SDK)/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

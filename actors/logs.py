@@ -42,8 +42,15 @@ def set_up(level: int | str, *, json: bool, stream: TextIO | None = None) -> Non
 
 
 def facts(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was passed as `extra`, in the order given."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    """Return what was passed as `extra`, in the order given.
+
+    Names with an underscore first are not ours: Ray puts one into every record.
+    """
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if name not in _STANDARD and not name.startswith("_")
+    }
 
 
 class LineFormatter(logging.Formatter):

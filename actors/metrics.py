@@ -215,7 +215,7 @@ def rss_bytes() -> int:
 
 
 class Writer(Protocol):
-    """What a reporter needs: a `StatsWriter` of `actors.store`, which stands above this module."""
+    """What a reporter needs: a `StatsWriter` of `actors.store.interface`, which is above this."""
 
     def write_stats(self, part: str, numbers: Mapping[str, Any]) -> None:
         """Replace the numbers of one part."""

@@ -11,8 +11,8 @@ from actors.errors import CrashError, GapError, RaywireError, SuspectError, Unav
 from actors.message import Ack, Batch, Entry, Span, dead_letter, encode_batch, id_key, token_of
 from actors.metrics import Numbers
 from actors.pacing import Backoff, read_limit, rest_s
-from actors.settings import NozzleSettings
-from actors.store import QueueReader
+from actors.settings.tree import NozzleSettings
+from actors.store.interface import QueueReader
 from actors.suspects import Suspects
 
 log = logging.getLogger(__name__)

@@ -27,8 +27,8 @@ from actors.message import (
 )
 from actors.metrics import Numbers
 from actors.partition import partition_of
-from actors.settings import ChannelSettings
-from actors.store import Claim, Commit, Committed, Group, Ledger
+from actors.settings.tree import ChannelSettings
+from actors.store.interface import Claim, Commit, Committed, Group, Ledger
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from actors.nozzle import Nozzle
 from actors.partition import Keys
 from actors.publisher import Publisher
 from actors.route import Route, Stage
-from actors.settings import Settings, StageSettings
-from actors.store_redis import RedisLedger, RedisMarks, RedisQueueReader, RedisStats
+from actors.settings.tree import Settings, StageSettings
+from actors.store.redis.pipeline import RedisLedger, RedisMarks, RedisQueueReader, RedisStats
 from actors.transformer import Transformer
 
 log = logging.getLogger(__name__)

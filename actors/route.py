@@ -12,7 +12,7 @@ from typing import Any
 import ray.exceptions
 
 from actors.errors import CrashError, GapError, SuspectError, TooLargeError, UnavailableError
-from actors.store import Marks
+from actors.store.interface import Marks
 
 
 class Stage:

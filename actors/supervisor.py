@@ -18,9 +18,9 @@ from actors.errors import SettingsError, UnavailableError
 from actors.metrics import Numbers, Reporter
 from actors.partition import Keys
 from actors.roles import NozzleRole, PublisherRole, TransformerRole
-from actors.settings import Settings
+from actors.settings.tree import Settings
 from actors.silence import Silence
-from actors.store_redis import RedisStats
+from actors.store.redis.pipeline import RedisStats
 
 log = logging.getLogger(__name__)
 

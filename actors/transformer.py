@@ -27,10 +27,8 @@ from actors.message import (
     encode_batch,
 )
 from actors.metrics import Numbers
-from actors.settings import StageSettings
-from actors.time_limit import TimeLimit, TimeLimitError
-from actors.transform import Form, Transform, load
-from actors.transform_call import (
+from actors.settings.tree import StageSettings
+from actors.transform.call import (
     ASYNC_CALLS_MAX,
     Failed,
     Made,
@@ -39,8 +37,10 @@ from actors.transform_call import (
     call_concurrently,
     call_each,
 )
-from actors.transform_errors import one_line, users_line, users_traceback
-from actors.transform_item import Item, acks_of, decode_item, encode_item
+from actors.transform.errors import one_line, users_line, users_traceback
+from actors.transform.item import Item, acks_of, decode_item, encode_item
+from actors.transform.load import Form, Transform, load
+from actors.transform.time_limit import TimeLimit, TimeLimitError
 
 log = logging.getLogger(__name__)
 

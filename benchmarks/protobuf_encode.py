@@ -17,9 +17,9 @@ from typing import Final
 from google.protobuf import __version__ as google_version
 from google.protobuf.internal import api_implementation
 
-from serve.protocol_json import JSON
-from serve.protocol_protobuf import PROTOBUF
-from serve.shape import whole
+from serve.protocol.json_codec import JSON
+from serve.protocol.protobuf_codec import PROTOBUF
+from serve.protocol.shape import whole
 
 _BLOCK: Final = 100
 _ROUNDS: Final = 200

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import ray
 
-from serve.local_ray import start
+from serve.system.local_ray import start
 
 _OPTIONS: Final[dict[str, Any]] = {
     "num_cpus": 0.1,

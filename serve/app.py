@@ -20,12 +20,12 @@ from ray.serve.schema import ApplicationStatus, LoggingConfig
 from actors import logs
 from actors.errors import SettingsError, UnavailableError
 from actors.partition import Keys
-from actors.settings import Settings
-from actors.store_redis import RedisStats
-from actors.store_redis_edge import RedisEdgeStore
-from serve.address import host_and_port
-from serve.auth import with_keys
-from serve.edge import Edge
+from actors.settings.tree import Settings
+from actors.store.redis.edge import RedisEdgeStore
+from actors.store.redis.pipeline import RedisStats
+from serve.auth.access import with_keys
+from serve.edge.address import host_and_port
+from serve.edge.edge import Edge
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from actors.metrics import Numbers
 from actors.nozzle import Nozzle
 from actors.publisher import Publisher
-from actors.settings import NozzleSettings, Settings
-from actors.store_memory import MemoryStore
+from actors.settings.tree import NozzleSettings, Settings
+from actors.store.memory.store import MemoryStore
 
 
 class InProcessWay:

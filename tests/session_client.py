@@ -3,8 +3,8 @@
 import json
 from typing import Any, Generic, TypeVar
 
-from serve.asks import Ask
-from serve.session import Session
+from serve.session.asks import Ask
+from serve.session.session import Session
 
 S = TypeVar("S", bound=Session)
 A = TypeVar("A", bound=Ask)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from serve.token_keys import PrivateKey
+from serve.auth.keys import PrivateKey
 
 _CURVES: Final[dict[str, Callable[[], ec.EllipticCurve]]] = {
     "ES256": ec.SECP256R1,

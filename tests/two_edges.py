@@ -13,10 +13,16 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from actors.settings import AuthSettings, ChannelSettings, EdgeSettings, QueueSettings, Settings
-from actors.settings_client import ClientSettings
-from actors.store_memory import MemoryStore
-from serve.edge import Edge
+from actors.settings.client import ClientSettings
+from actors.settings.tree import (
+    AuthSettings,
+    ChannelSettings,
+    EdgeSettings,
+    QueueSettings,
+    Settings,
+)
+from actors.store.memory.store import MemoryStore
+from serve.edge.edge import Edge
 from tests.in_process import pipeline
 
 SECRET = "s" * 32

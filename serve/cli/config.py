@@ -9,11 +9,11 @@ import typer
 from pydantic import SecretStr
 from rich.table import Table
 
-from actors.settings_file import Loaded, flatten, load
-from actors.settings_reference import reference
+from actors.settings.file import Loaded, flatten, load
+from actors.settings.reference import reference
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption, load_settings
 from serve.cli.output import out, print_json, print_text, print_warning, wants_json
-from serve.running import Running, read_running
+from serve.system.running import Running, read_running
 
 MASK: Final = "***"
 _PASSWORD: Final = re.compile(r"(?<=://)([^:/@]*:).*@")
@@ -89,10 +89,10 @@ def mask_url(url: str) -> str:
 
 
 def _check(file: Path) -> None:
-    from actors.store_redis_client import parse_url
-    from actors.transform import check as check_transforms
-    from serve.auth import with_keys
-    from serve.authorise_load import check as check_functions
+    from actors.store.redis.client import parse_url
+    from actors.transform.load import check as check_transforms
+    from serve.auth.access import with_keys
+    from serve.authorise.load import check as check_functions
 
     loaded = load(file, {}, {})
     _warn(loaded)

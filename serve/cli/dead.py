@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
-from actors.dead_letter import parse_letter_id
 from actors.errors import MessageError
+from actors.store.dead_letter import parse_letter_id
 from serve.cli.dead_job import Selection, Verb, confirm_drop, list_letters, show_letter, work
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption
 from serve.cli.output import print_warning, wants_json

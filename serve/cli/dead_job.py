@@ -12,15 +12,15 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from actors.dead_letter import parse_letter_id
 from actors.errors import MessageError, UnavailableError
 from actors.message import DeadLetter
-from actors.store import DeadLetters
+from actors.store.dead_letter import parse_letter_id
+from actors.store.interface import DeadLetters
 from serve.cli.dead_print import TABLE_MAX, print_details, print_json_line, print_table
 from serve.cli.output import Exit, err, print_error, print_json, print_text, print_warning
 from serve.cli.system import System
-from serve.dead import Drop, Replay, Tally, Wanted, find
-from serve.dead_facts import facts_of, summary_of
+from serve.dead.actions import Drop, Replay, Tally, Wanted, find
+from serve.dead.facts import facts_of, summary_of
 
 
 class Verb(enum.Enum):

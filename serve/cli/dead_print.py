@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serve.cli.output import out, printable
-from serve.dead_facts import Facts, Summary
+from serve.dead.facts import Facts, Summary
 
 TABLE_MAX: Final = 100
 """Letters in a table, unless another number was asked for."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from actors.settings_file import Loaded, load
+from actors.settings.file import Loaded, load
 
 DEMO_SETTINGS: Final = Path(__file__).parents[1] / "demo" / "settings.yaml"
 """What `raywire up` runs where there is no settings file: the discussion."""

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from actors.errors import MessageError, UnavailableError
 from actors.message import Meta, encode_json
-from actors.store import EdgeStore, NewMessage
+from actors.store.interface import EdgeStore, NewMessage
 from serve.cli.publish_display import Display
 from serve.cli.publish_lines import Form, judge
 from serve.cli.publish_sender import Sender

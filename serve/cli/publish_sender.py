@@ -10,7 +10,7 @@ from typing import Final
 from actors.errors import NumberGapError, UnavailableError
 from actors.message import Meta, encode_json
 from actors.pacing import Backoff
-from actors.store import EdgeStore, NewMessage
+from actors.store.interface import EdgeStore, NewMessage
 
 _BACKOFF: Final = Backoff()
 _FULL: Final = Backoff(max_s=1.0)

@@ -7,7 +7,7 @@ from actors.errors import UnavailableError
 from serve.cli.options import DataOption, JsonOption, load_settings
 from serve.cli.output import out, print_json, print_warning, wants_json
 from serve.cli.progress import Progress
-from serve.running import read_running
+from serve.system.running import read_running
 
 
 def command(data: DataOption = None, *, as_json: JsonOption = False) -> None:
@@ -36,13 +36,13 @@ def command(data: DataOption = None, *, as_json: JsonOption = False) -> None:
     if wants_json(asked=as_json):
         print_json({name: fact for name, fact in facts.items() if name != "event"})
     else:
-        from serve.reload import describe
+        from serve.system.reload import describe
 
         out().print(describe(facts), markup=False, soft_wrap=True)
 
 
 def _follow(path: Path, progress: Progress) -> dict[str, Any]:
-    from serve.control import ask
+    from serve.system.control import ask
 
     facts: dict[str, Any] = {}
     for facts in ask(path, {"ask": "reload"}):

@@ -9,7 +9,7 @@ import typer
 from rich.live import Live
 
 from actors.errors import UnavailableError
-from actors.store import EdgeStore
+from actors.store.interface import EdgeStore
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption
 from serve.cli.output import out, print_json, wants_json
 from serve.cli.status_facts import SILENT_AFTER_S, Status, summarize

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from actors.errors import UnavailableError
 from actors.partition import Keys
-from actors.settings import Settings
-from actors.store_redis_edge import RedisEdgeStore
+from actors.settings.tree import Settings
+from actors.store.redis.edge import RedisEdgeStore
 from serve.cli.options import load_settings
-from serve.running import Running, read_running
+from serve.system.running import Running, read_running
 
 
 @dataclass(frozen=True, slots=True)

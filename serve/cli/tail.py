@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import typer
 
 from actors.message import check_channel
+from serve.auth.tokens import make_token
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption
 from serve.cli.output import Exit, err, out, print_warning, wants_json
 from serve.cli.system import System, find_system
@@ -19,8 +20,7 @@ from serve.cli.tail_client import Tail
 from serve.cli.tail_history import HistoryReader
 from serve.cli.tail_print import JsonPrinter, Printer, ReaderGoneError, TerminalPrinter
 from serve.cli.tail_protocol import Followed, Subscriber
-from serve.running import ensure_secrets
-from serve.tokens import make_token
+from serve.system.running import ensure_secrets
 
 _USER: Final = "raywire-tail"
 _PATH: Final = "/connection/websocket"

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from actors.settings import ChannelSettings
+from actors.settings.tree import ChannelSettings
 from serve.cli.system import System
 from serve.cli.tail_protocol import PAGE, Position, Publication
 

@@ -14,13 +14,13 @@ import typer
 
 from actors.errors import MessageError, SettingsError
 from actors.message import check_channel
-from actors.settings_file import Loaded
+from actors.settings.file import Loaded
+from serve.auth.keys import HMAC_ALGORITHMS, PrivateKey, algorithms_of, parse_private_key
+from serve.auth.tokens import ALGORITHMS, make_token
 from serve.cli.options import DataOption, JsonOption, SettingsOption, load_settings
 from serve.cli.output import Exit, err, print_text, wants_json
 from serve.cli.token_check import judge, print_json_line, print_table
-from serve.running import ensure_secrets
-from serve.token_keys import HMAC_ALGORITHMS, PrivateKey, algorithms_of, parse_private_key
-from serve.tokens import ALGORITHMS, make_token
+from serve.system.running import ensure_secrets
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}

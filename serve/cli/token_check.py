@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.errors import UnavailableError
-from actors.settings import AuthSettings, Settings
-from serve.auth import Access, verifiers
+from actors.settings.tree import AuthSettings, Settings
+from serve.auth.access import Access, verifiers
+from serve.auth.jwks import fetch
+from serve.auth.keys import KeySet, KeysWantedError
+from serve.auth.tokens import Claims, TokenError, Verifier
 from serve.cli.output import out, printable
-from serve.protocol import CommandError, DisconnectError
-from serve.token_jwks import fetch
-from serve.token_keys import KeySet, KeysWantedError
-from serve.tokens import Claims, TokenError, Verifier
+from serve.protocol.messages import CommandError, DisconnectError
 
 _TIMES: Final = ("exp", "nbf", "iat", "expire_at")
 

@@ -17,8 +17,8 @@ from serve.cli.output import out, print_json, print_warning, wants_json
 from serve.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from actors.settings import Settings
-    from actors.settings_file import Loaded
+    from actors.settings.file import Loaded
+    from actors.settings.tree import Settings
 
 ListenOption = Annotated[
     str | None,
@@ -78,8 +78,8 @@ def command(
         print_warning(warning)
     # Late: Ray takes a second to import, and the first line should not wait for it.
     from actors import logs
-    from serve.local import LocalSystem
-    from serve.reload import answer
+    from serve.system.local import LocalSystem
+    from serve.system.reload import answer
 
     logs.set_up("WARNING", json=not sys.stderr.isatty())
     stop = threading.Event()

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.message import Ack, Meta, encode_json
-from actors.settings import Settings
-from actors.store import History
+from actors.settings.tree import Settings
+from actors.store.interface import History
 
 COMMENTS_CHANNEL: Final = "discussion:article"
 VOTES_CHANNEL: Final = "votes:article"

@@ -14,22 +14,22 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from serve.approach import Approach, joined
-from serve.auth import origin_allowed
-from serve.connection import Connection
-from serve.emulation import Emulation
-from serve.hub import Hub
-from serve.protocol import Close, DisconnectCode
-from serve.protocol_json import JSON, ONE_WAY_JSON
-from serve.protocol_protobuf import PROTOBUF
+from serve.auth.access import origin_allowed
+from serve.hub.hub import Hub
+from serve.protocol.json_codec import JSON, ONE_WAY_JSON
+from serve.protocol.messages import Close, DisconnectCode
+from serve.protocol.protobuf_codec import PROTOBUF
+from serve.protocol.wire import Wire
+from serve.session.approach import Approach, joined
+from serve.session.connection import Connection
 from serve.transports.emulation import emulation_route
+from serve.transports.forwarding import Emulation
 from serve.transports.http_stream import HTTP_STREAM, ONE_WAY_HTTP_STREAM
 from serve.transports.one_way import farewell, take_first
 from serve.transports.outlet import Outlet, run
 from serve.transports.sse import ONE_WAY_SSE, SSE
 from serve.transports.stream import stream_route
 from serve.transports.subprotocols import choose_subprotocol, wants_protobuf
-from serve.wire import Wire
 
 PATH: Final = "/connection/websocket"
 ONE_WAY_PATH: Final = "/connection/uni_websocket"

@@ -12,9 +12,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 
 from actors.errors import UnavailableError
-from serve.emulation import Emulation
-from serve.hub import Hub
-from serve.protocol_pb2 import Uplink
+from serve.hub.hub import Hub
+from serve.protocol.protocol_pb2 import Uplink
+from serve.transports.forwarding import Emulation
 from serve.transports.request import client_route, is_protobuf, read_body, too_large
 
 PATH: Final = "/emulation"

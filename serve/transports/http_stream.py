@@ -9,11 +9,11 @@ https://centrifugal.dev/docs/transports/uni_http_stream
 from dataclasses import replace
 from typing import Final
 
-from serve.protocol_json import JSON, ONE_WAY_JSON
-from serve.protocol_protobuf import PROTOBUF
+from serve.protocol.json_codec import JSON, ONE_WAY_JSON
+from serve.protocol.protobuf_codec import PROTOBUF
+from serve.protocol.wire import Wire
 from serve.transports.request import PROTOBUF_TYPE
 from serve.transports.stream import StreamKind
-from serve.wire import Wire
 
 
 def json_lines(block: bytes) -> bytes:

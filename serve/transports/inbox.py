@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Final
 
-from serve.protocol import Close, DisconnectCode
+from serve.protocol.messages import Close, DisconnectCode
 from serve.transports.outlet import Outlet
 
 INBOX_BYTES_MAX: Final = 2**20

@@ -3,11 +3,11 @@
 https://centrifugal.dev/docs/transports/uni_client_protocol
 """
 
-from serve.connection import Connection
-from serve.protocol import Close, Disconnected, DisconnectError
-from serve.protocol_json import decode_connect
-from serve.session import State
-from serve.wire import Wire
+from serve.protocol.json_codec import decode_connect
+from serve.protocol.messages import Close, Disconnected, DisconnectError
+from serve.protocol.wire import Wire
+from serve.session.connection import Connection
+from serve.session.session import State
 
 
 def take_first(connection: Connection, text: bytes) -> None:

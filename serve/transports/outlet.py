@@ -5,8 +5,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from serve.connection import Connection
-from serve.protocol import Close
+from serve.protocol.messages import Close
+from serve.session.connection import Connection
 
 log = logging.getLogger(__name__)
 

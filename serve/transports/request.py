@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from serve.auth import origin_allowed
+from serve.auth.access import origin_allowed
 
 Answer = Callable[[Request], Awaitable[Response]]
 PROTOBUF_TYPE: Final = "application/octet-stream"

@@ -6,9 +6,9 @@ https://centrifugal.dev/docs/transports/sse, https://centrifugal.dev/docs/transp
 
 from typing import Final
 
-from serve.protocol_json import JSON, ONE_WAY_JSON
+from serve.protocol.json_codec import JSON, ONE_WAY_JSON
+from serve.protocol.wire import Wire
 from serve.transports.stream import StreamKind
-from serve.wire import Wire
 
 
 def sse_events(block: bytes) -> bytes:

@@ -12,17 +12,17 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from serve.approach import Approach, joined
-from serve.connection import Connection
-from serve.emulation import Emulation
-from serve.hub import Hub
-from serve.protocol import DisconnectCode, DisconnectError
-from serve.protocol_json import decode_connect
+from serve.hub.hub import Hub
+from serve.protocol.json_codec import decode_connect
+from serve.protocol.messages import DisconnectCode, DisconnectError
+from serve.protocol.wire import Wire
+from serve.session.approach import Approach, joined
+from serve.session.connection import Connection
+from serve.transports.forwarding import Emulation
 from serve.transports.inbox import Inbox
 from serve.transports.one_way import farewell
 from serve.transports.outlet import Outlet, run
 from serve.transports.request import client_route, is_protobuf, read_body, too_large
-from serve.wire import Wire
 
 _HEADERS: Final = {
     # Neither caches nor proxies may hold back what is told (X-Accel-Buffering: nginx).

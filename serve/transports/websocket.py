@@ -17,16 +17,16 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from serve.approach import Approach, joined
-from serve.auth import origin_allowed
-from serve.connection import Connection
-from serve.hub import Hub
-from serve.protocol import Close, DisconnectCode
-from serve.protocol_json import JSON, ONE_WAY_JSON
-from serve.protocol_protobuf import PROTOBUF
+from serve.auth.access import origin_allowed
+from serve.hub.hub import Hub
+from serve.protocol.json_codec import JSON, ONE_WAY_JSON
+from serve.protocol.messages import Close, DisconnectCode
+from serve.protocol.protobuf_codec import PROTOBUF
+from serve.protocol.wire import Wire
+from serve.session.approach import Approach, joined
+from serve.session.connection import Connection
 from serve.transports.one_way import farewell, take_first
 from serve.transports.subprotocols import choose_subprotocol, wants_protobuf
-from serve.wire import Wire
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import msgspec
 from actors.errors import UnavailableError
 from actors.pacing import Backoff
 from actors.partition import Keys
-from actors.store import NewMessage
-from actors.store_redis_edge import RedisEdgeStore
+from actors.store.interface import NewMessage
+from actors.store.redis.edge import RedisEdgeStore
 from serve.cli.publish_sender import Sender
 from tests.chaos.ledger import Ledger
 from tests.chaos.pulse import PROBES_PER_S

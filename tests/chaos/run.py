@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from actors.partition import partition_of
-from actors.store_redis_edge import RedisEdgeStore
+from actors.store.redis.edge import RedisEdgeStore
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import ApiProducer, QueueProducer, Rate, Stores
 from tests.chaos.pulse import Pulse, probe_source

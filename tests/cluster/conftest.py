@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from serve.local_ray import start
+from serve.system.local_ray import start
 
 
 @pytest.fixture(scope="session")

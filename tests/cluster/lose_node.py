@@ -21,11 +21,11 @@ from ray.cluster_utils import Cluster
 
 from actors.message import decode_json
 from actors.partition import Keys, partition_of
-from actors.settings import ChannelSettings, Settings, StageSettings, TransformSettings
-from actors.store import NewMessage
-from actors.store_redis_edge import RedisEdgeStore
+from actors.settings.tree import ChannelSettings, Settings, StageSettings, TransformSettings
+from actors.store.interface import NewMessage
+from actors.store.redis.edge import RedisEdgeStore
 from actors.supervisor import Pipeline
-from serve import local_ray
+from serve.system import local_ray
 
 CODE = """
 def double(message):

@@ -10,8 +10,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from actors.settings import EdgeSettings, Settings
-from actors.settings_client import ClientSettings
+from actors.settings.client import ClientSettings
+from actors.settings.tree import EdgeSettings, Settings
 from tests.conftest import free_port
 
 pytestmark = [

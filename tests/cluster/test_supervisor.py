@@ -20,9 +20,9 @@ import redis
 from actors.errors import SettingsError
 from actors.message import decode_json
 from actors.partition import Keys, partition_of
-from actors.settings import ChannelSettings, Settings, StageSettings, TransformSettings
-from actors.store import NewMessage
-from actors.store_redis_edge import RedisEdgeStore
+from actors.settings.tree import ChannelSettings, Settings, StageSettings, TransformSettings
+from actors.store.interface import NewMessage
+from actors.store.redis.edge import RedisEdgeStore
 from actors.supervisor import Pipeline
 
 pytestmark = pytest.mark.ray

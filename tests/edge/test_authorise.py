@@ -18,13 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from actors.settings import ChannelSettings, Settings
-from actors.settings_authorise import AuthoriseSettings
-from actors.settings_client import ClientSettings
-from actors.settings_file import load
-from actors.store_memory import MemoryStore
+from actors.settings.authorise import AuthoriseSettings
+from actors.settings.client import ClientSettings
+from actors.settings.file import load
+from actors.settings.tree import ChannelSettings, Settings
+from actors.store.memory.store import MemoryStore
 from serve.authorise import Deny, RefreshRequest
-from serve.edge import Edge
+from serve.edge.edge import Edge
 from tests.conftest import raywire
 from tests.edge.test_edge import KEY, SETTINGS, command, publish, running_edge
 from tests.in_process import pipeline

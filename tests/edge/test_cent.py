@@ -7,7 +7,7 @@ from typing import Any
 import cent
 import pytest
 
-from actors.settings_authorise import AuthoriseSettings
+from actors.settings.authorise import AuthoriseSettings
 from tests.two_edges import SETTINGS, Two, two_edges
 
 RULES = """

@@ -14,10 +14,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from actors.errors import SettingsError
-from actors.settings import AuthSettings, ChannelSettings, EdgeSettings, QueueSettings, Settings
-from actors.settings_client import ClientSettings
-from actors.store_memory import MemoryStore
-from serve.edge import Edge
+from actors.settings.client import ClientSettings
+from actors.settings.tree import (
+    AuthSettings,
+    ChannelSettings,
+    EdgeSettings,
+    QueueSettings,
+    Settings,
+)
+from actors.store.memory.store import MemoryStore
+from serve.edge.edge import Edge
 from tests.in_process import pipeline
 
 KEY = {"X-API-Key": "a key"}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from actors.settings import ChannelSettings
-from actors.settings_client import ClientSettings
-from actors.store_memory import MemoryStore
-from serve.edge import Edge
-from serve.tokens import make_token
+from actors.settings.client import ClientSettings
+from actors.settings.tree import ChannelSettings
+from actors.store.memory.store import MemoryStore
+from serve.auth.tokens import make_token
+from serve.edge.edge import Edge
 from tests.edge.test_edge import SETTINGS, publish, running_edge, websocket
 from tests.in_process import pipeline
 

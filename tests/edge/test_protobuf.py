@@ -9,8 +9,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from actors.settings import ChannelSettings
-from actors.store_memory import MemoryStore
+from actors.settings.tree import ChannelSettings
+from actors.store.memory.store import MemoryStore
 from tests.edge.test_edge import SETTINGS, publish, running_edge
 from tests.edge.test_transports import Edge, closed, hear, running, say, subscribed
 from tests.in_process import pipeline

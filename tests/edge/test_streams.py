@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.settings import ChannelSettings
-from actors.settings_client import ClientSettings
-from actors.store_memory import MemoryStore
-from serve.edge import Edge
+from actors.settings.client import ClientSettings
+from actors.settings.tree import ChannelSettings
+from actors.store.memory.store import MemoryStore
+from serve.edge.edge import Edge
 from tests.edge.test_edge import SETTINGS, publish, running_edge
 from tests.in_process import pipeline
 

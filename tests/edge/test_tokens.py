@@ -6,10 +6,10 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from actors.settings import AuthSettings, ChannelSettings, Settings, TokenSettings
-from actors.settings_client import ClientSettings
-from actors.store_memory import MemoryStore
-from serve.tokens import make_token
+from actors.settings.client import ClientSettings
+from actors.settings.tree import AuthSettings, ChannelSettings, Settings, TokenSettings
+from actors.store.memory.store import MemoryStore
+from serve.auth.tokens import make_token
 from tests.edge.test_edge import SETTINGS, command, publish, running_edge, websocket
 from tests.in_process import pipeline
 from tests.key_endpoint import serving_keys

@@ -17,13 +17,13 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from actors.message import Ack, Meta
-from actors.settings import ChannelSettings, Settings
-from actors.settings_client import ClientSettings
-from actors.store import FeedGroup, FeedRecord
-from actors.store_memory import MemoryStore
-from serve.emulation import Emulation
-from serve.hub import Hub
+from actors.settings.client import ClientSettings
+from actors.settings.tree import ChannelSettings, Settings
+from actors.store.interface import FeedGroup, FeedRecord
+from actors.store.memory.store import MemoryStore
+from serve.hub.hub import Hub
 from serve.transports.asgi import routes
+from serve.transports.forwarding import Emulation
 from serve.transports.websocket import websocket_protocol
 
 NAMESPACES = {

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from actors.settings import ChannelSettings
-from actors.store_memory import MemoryStore
-from serve.edge import Edge
+from actors.settings.tree import ChannelSettings
+from actors.store.memory.store import MemoryStore
+from serve.edge.edge import Edge
 from tests.edge.test_edge import SETTINGS, publish, running_edge, websocket
 from tests.fossil_apply import apply
 from tests.in_process import pipeline

@@ -18,8 +18,8 @@ from actors.message import (
     id_key,
 )
 from actors.partition import partition_of
-from actors.settings import ChannelSettings
-from actors.store import Claim, FeedRecord, NewMessage
+from actors.settings.tree import ChannelSettings
+from actors.store.interface import Claim, FeedRecord, NewMessage
 
 PARTITIONS = 3
 SIZES = {"kept": 10_000, "short": 2, "plain": 0}

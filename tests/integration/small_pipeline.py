@@ -13,26 +13,26 @@ from typing import Any
 
 import redis
 
-from actors.embedded import EmbeddedValkey
 from actors.errors import RaywireError
 from actors.message import Ack, Meta
 from actors.metrics import Numbers
 from actors.nozzle import Nozzle
 from actors.partition import Keys, partition_of
 from actors.publisher import Publisher
-from actors.settings import ChannelSettings, NozzleSettings, QueueSettings, Settings
-from actors.settings_client import ClientSettings
-from actors.store import FeedRecord, NewMessage
-from actors.store_redis import RedisLedger, RedisQueueReader
-from actors.store_redis_edge import RedisEdgeStore
-from serve.connection import Connection
-from serve.feed import FeedFollower
-from serve.health import Health
-from serve.hub import Hub
-from serve.intake import Intake
-from serve.protocol import Close
-from serve.protocol_json import JSON
-from serve.wire import Wire
+from actors.settings.client import ClientSettings
+from actors.settings.tree import ChannelSettings, NozzleSettings, QueueSettings, Settings
+from actors.store.embedded import EmbeddedValkey
+from actors.store.interface import FeedRecord, NewMessage
+from actors.store.redis.edge import RedisEdgeStore
+from actors.store.redis.pipeline import RedisLedger, RedisQueueReader
+from serve.api.intake import Intake
+from serve.edge.health import Health
+from serve.hub.feed import FeedFollower
+from serve.hub.hub import Hub
+from serve.protocol.json_codec import JSON
+from serve.protocol.messages import Close
+from serve.protocol.wire import Wire
+from serve.session.connection import Connection
 from tests.in_process import ThreadWay
 
 CHANNEL = "news"

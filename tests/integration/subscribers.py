@@ -8,13 +8,13 @@ from typing import Any
 
 from actors.errors import UnavailableError
 from actors.message import id_key
-from actors.store import FeedRecord, History
-from actors.store_redis_edge import RedisEdgeStore
-from serve.connection import Connection
-from serve.hub import Hub
-from serve.protocol import Close
-from serve.protocol_json import JSON
-from serve.wire import Wire
+from actors.store.interface import FeedRecord, History
+from actors.store.redis.edge import RedisEdgeStore
+from serve.hub.hub import Hub
+from serve.protocol.json_codec import JSON
+from serve.protocol.messages import Close
+from serve.protocol.wire import Wire
+from serve.session.connection import Connection
 
 WIRE = Wire(JSON, bytes, stream=False)
 

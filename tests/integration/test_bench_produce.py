@@ -9,7 +9,7 @@ import pytest
 from actors.errors import SettingsError, UnavailableError
 from actors.message import decode_json
 from actors.partition import Keys, partition_of
-from actors.store_redis import RedisQueueReader
+from actors.store.redis.pipeline import RedisQueueReader
 from serve.cli.bench_payload import Load
 from serve.cli.bench_produce import _produce, open_server
 

@@ -32,9 +32,9 @@ from hypothesis.stateful import (
 from actors.errors import NumberGapError, UnavailableError
 from actors.message import FIRST_ID, Ack, Batch, Meta, Span, encode_batch, id_key
 from actors.partition import Keys, partition_of
-from actors.store import Commit, Committed
-from actors.store_redis import RedisLedger, RedisQueueReader
-from actors.store_redis_edge import RedisEdgeStore
+from actors.store.interface import Commit, Committed
+from actors.store.redis.edge import RedisEdgeStore
+from actors.store.redis.pipeline import RedisLedger, RedisQueueReader
 from tests.integration.sequential import (
     CHANNELS,
     PARTITIONS,

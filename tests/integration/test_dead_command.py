@@ -11,8 +11,8 @@ import redis
 
 from actors.message import FIRST_ID, DeadLetter
 from actors.partition import Keys, partition_of
-from actors.store import Claim, Commit
-from actors.store_redis import RedisLedger
+from actors.store.interface import Claim, Commit
+from actors.store.redis.pipeline import RedisLedger
 from tests.conftest import raywire
 
 pytestmark = pytest.mark.redis

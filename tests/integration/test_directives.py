@@ -10,11 +10,11 @@ import pytest
 
 from actors.errors import UnavailableError
 from actors.partition import Keys
-from actors.store_redis import RedisStats
-from actors.store_redis_edge import RedisEdgeStore
-from serve.directive_follower import DirectiveFollower
-from serve.directives import AskChannels, Directive, UnsubscribeClients, encode
-from serve.survey import Survey
+from actors.store.redis.edge import RedisEdgeStore
+from actors.store.redis.pipeline import RedisStats
+from serve.directives.directive import AskChannels, Directive, UnsubscribeClients, encode
+from serve.directives.follower import DirectiveFollower
+from serve.directives.survey import Survey
 from tests.integration.small_pipeline import TIMEOUT_S, OwnValkey, until
 
 pytestmark = pytest.mark.redis

@@ -14,10 +14,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from actors.embedded import EmbeddedValkey, Flusher
 from actors.partition import Keys
-from actors.settings import QueueSettings, Settings
-from serve.local_redis import LocalRedis
+from actors.settings.tree import QueueSettings, Settings
+from actors.store.embedded import EmbeddedValkey, Flusher
+from serve.system.local_redis import LocalRedis
 
 pytestmark = pytest.mark.redis
 
@@ -180,7 +180,7 @@ def test_emptied_server_gets_its_layout_again(
     system: LocalRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is written from then on is in so many partitions, and a next start must know."""
-    monkeypatch.setattr("serve.local_redis._LAYOUT_EVERY_S", 0.05)
+    monkeypatch.setattr("serve.system.local_redis._LAYOUT_EVERY_S", 0.05)
     with looked_after(system) as valkey, client(valkey) as admin:
         assert admin.hget(Keys().layout, "partitions") == b"3"
         admin.flushall()

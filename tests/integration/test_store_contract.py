@@ -9,11 +9,10 @@ import pytest
 import redis
 import redis.asyncio
 
-from actors.box import NOTES_MAX
 from actors.errors import NumberGapError
 from actors.message import FIRST_ID, Ack, DeadLetter, Entry, decode_json
 from actors.partition import Keys, partition_of
-from actors.store import (
+from actors.store.interface import (
     Claim,
     Commit,
     DeadRecord,
@@ -24,10 +23,11 @@ from actors.store import (
     QueueReader,
     Replayed,
 )
-from actors.store_control import RECORDS_MAX
-from actors.store_memory import MemoryStore
-from actors.store_redis import RedisLedger, RedisQueueReader
-from actors.store_redis_edge import RedisEdgeStore
+from actors.store.interface_box import NOTES_MAX
+from actors.store.interface_control import RECORDS_MAX
+from actors.store.memory.store import MemoryStore
+from actors.store.redis.edge import RedisEdgeStore
+from actors.store.redis.pipeline import RedisLedger, RedisQueueReader
 
 CHANNEL = "news:a"
 P = partition_of(CHANNEL, 8)

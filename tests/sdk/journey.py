@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from actors.settings import ChannelSettings, Settings
+from actors.settings.tree import ChannelSettings, Settings
 from tests.sdk.cable import cable_to
 from tests.sdk.client import CallError, Client, Options
 from tests.sdk.kinds import Kind

@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from actors.settings_authorise import AuthoriseSettings
+from actors.settings.authorise import AuthoriseSettings
 from tests.sdk.client import CallError, Options
 from tests.sdk.journey import OPEN, SETTINGS, Journey
 

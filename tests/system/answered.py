@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from actors.message import decode_json
 from actors.partition import Keys
-from actors.store_redis_edge import RedisEdgeStore
+from actors.store.redis.edge import RedisEdgeStore
 
 
 async def assert_kept(redis_url: str, answered: Mapping[str, Sequence[int]]) -> None:

@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed
 
 from actors.message import decode_json
 from actors.partition import Keys, partition_of
-from actors.store import NewMessage
-from actors.store_redis_edge import RedisEdgeStore
+from actors.store.interface import NewMessage
+from actors.store.redis.edge import RedisEdgeStore
 from tests.system.answered import assert_kept
 from tests.system.changing_site import NAMESPACE, Site
 

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from actors.embedded import EmbeddedValkey
+from actors.store.embedded import EmbeddedValkey
 from tests.conftest import System, raywire, running_system
 from tests.system.answered import assert_kept
 from tests.system.changing_site import Site

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from actors.partition import partition_of
-from serve.prometheus import NO_HELP
+from serve.edge.prometheus import NO_HELP
 from tests.conftest import System, raywire
 from tests.protobuf_speech import from_protobuf, to_protobuf
 

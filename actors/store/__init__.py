@@ -1,0 +1,1 @@
+"""What Raywire asks of Valkey or Redis, and who answers: a server, or memory in unit tests."""

@@ -1,0 +1,1 @@
+"""What users write between queue and subscribers: found, loaded, called, and judged."""

@@ -1,0 +1,1 @@
+"""The server API over HTTP, and the way from it into the queue."""

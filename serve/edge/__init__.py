@@ -1,0 +1,1 @@
+"""One replica: its parts joined, its listener, its health, its metrics."""

@@ -1,0 +1,1 @@
+"""Who is subscribed to what, and how the feed gets to them."""

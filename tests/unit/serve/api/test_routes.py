@@ -1,0 +1,701 @@
+"""The server API in the shapes of Centrifugo's, with a pipeline of plain classes behind it."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from actors.errors import UnavailableError
+from actors.message import Ack, DeadLetter, Meta, decode_batch, decode_meta, encode_batch
+from actors.metrics import Numbers
+from actors.nozzle import Nozzle
+from actors.pacing import Backoff
+from actors.publisher import Publisher
+from actors.settings.tree import (
+    AuthSettings,
+    ChannelSettings,
+    EdgeSettings,
+    NozzleSettings,
+    QueueSettings,
+    Settings,
+)
+from actors.store.memory.store import MemoryStore
+from serve.api.calls import ApiCalls
+from serve.api.clients import ClientCalls
+from serve.api.intake import Intake
+from serve.api.shapes import BODY_BYTES_MAX
+from serve.authorise.call import Authoriser
+from serve.edge.app import edge_app
+from serve.edge.health import Health
+from serve.hub.feed import FeedFollower
+from tests.in_process import InProcessWay
+
+KEY = "a key"
+SETTINGS = Settings(
+    queue=QueueSettings(partitions=4, entries_max=100, message_bytes_max=1000),
+    channels=ChannelSettings(history_size=10, history_ttl_s=60),
+    namespaces={
+        "plain": ChannelSettings(),
+        "room": ChannelSettings(presence=True),
+    },
+    edge=EdgeSettings(publish_timeout_s=1),
+    auth=AuthSettings(api_key=SecretStr(KEY)),
+)
+
+
+class Api:
+    """The app, and a client with the key."""
+
+    def __init__(self, store: MemoryStore, settings: Settings) -> None:
+        self.store = store
+        self.intake = Intake(
+            store,
+            settings.queue,
+            knows=lambda channel: settings.channel_settings(channel) is not None,
+            timeout_s=settings.edge.publish_timeout_s,
+            backoff=Backoff(0.01, 0.01),
+        )
+        partitions = range(settings.queue.partitions)
+        self.follower = FeedFollower(
+            store,
+            partitions,
+            lambda records: self.intake.resolve(ack for r in records for ack in r.acks),
+            lambda _: None,
+        )
+        self.health = Health(self.intake, self.follower, partitions, probe_s=0.2)
+        self.authoriser = Authoriser(settings.authorise, settings.code, Numbers("edge"))
+        clients = ClientCalls(settings, store, self.channels, self.authoriser.rule)
+        calls = ApiCalls(settings, store, self.intake, clients)
+        app = edge_app(settings, store, calls, self.health, [])
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, client=("127.0.0.1", 1)),
+            base_url="http://edge",
+            headers={"X-API-Key": KEY},
+        )
+
+    async def channels(self, pattern: str) -> dict[str, int]:
+        return {f"like {pattern}": 2}
+
+    async def call(self, method: str, /, **request: Any) -> Any:
+        response = await self.http.post(f"/api/{method}", json=request)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+def kill_poison(blob: bytes) -> bytes:
+    """Do as a transform that fails on the channel `poison`."""
+    batch = decode_batch(blob)
+    for entry in [e for e in batch.entries if e.channel == "poison"]:
+        batch.entries.remove(entry)
+        token = decode_meta(entry.meta).wait
+        batch.acks.append(Ack(entry.partition, token, error="ValueError: no"))
+        batch.dead.append(
+            DeadLetter(entry.partition, entry.id, "poison", "", "", "clean", "no", "", 3, 0.0)
+        )
+    return encode_batch(batch)
+
+
+@asynccontextmanager
+async def pipeline(store: MemoryStore, settings: Settings = SETTINGS) -> AsyncIterator[None]:
+    """Run a nozzle and a publisher on the store."""
+    publisher = Publisher(
+        store,
+        settings.channel_settings,
+        Numbers("publisher"),
+        partitions=settings.queue.partitions,
+        message_bytes_max=settings.queue.message_bytes_max,
+    )
+
+    nozzle = Nozzle(
+        store,
+        InProcessWay(publisher, kill_poison),
+        range(settings.queue.partitions),
+        NozzleSettings(pace_s=0, block_s=0.05),
+        Numbers("nozzle"),
+        window=8,
+    )
+    running = asyncio.create_task(nozzle.run())
+    try:
+        yield
+    finally:
+        nozzle.drain()
+        await running
+
+
+@asynccontextmanager
+async def idle_api(
+    store: MemoryStore | None = None, settings: Settings = SETTINGS
+) -> AsyncIterator[Api]:
+    """The API without a pipeline behind it."""
+    api = Api(store or MemoryStore(settings.queue.partitions), settings)
+    api.follower.start()
+    try:
+        async with asyncio.timeout(20):
+            await api.follower.ready()
+            yield api
+    finally:
+        await api.http.aclose()
+        await api.authoriser.close()
+        await api.health.close()
+        await api.intake.close()
+        await api.follower.close()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """The API with a pipeline behind it."""
+    async with idle_api() as made, pipeline(made.store):
+        yield made
+
+
+async def test_publish_answers_with_the_position(api: Api) -> None:
+    """Offset and epoch of the commit are the result."""
+    first = await api.call("publish", channel="news", data={"n": 1})
+    second = await api.call("publish", channel="news", data={"n": 2})
+
+    assert first["result"]["offset"] == 1
+    assert second["result"] == {"offset": 2, "epoch": first["result"]["epoch"]}
+
+
+async def test_publish_without_history_has_no_position(api: Api) -> None:
+    """A channel without history gives no offset, and neither does `skip_history`."""
+    assert await api.call("publish", channel="plain:x", data=1) == {"result": {}}
+    assert await api.call("publish", channel="news", data=1, skip_history=True) == {"result": {}}
+
+
+async def test_data_is_kept_byte_for_byte(api: Api) -> None:
+    """Numbers keep all their digits, and newlines between tokens are gone."""
+    body = b'{"channel":"news","data":{"n":\n12345678901234567890123.10}}'
+
+    response = await api.http.post("/api/publish", content=body)
+    history = await api.http.post("/api/history", json={"channel": "news", "limit": 1})
+
+    assert response.json()["result"]["offset"] == 1
+    assert b'"data":{"n": 12345678901234567890123.10}' in history.content
+
+
+async def test_tags_base64_and_null_fields(api: Api) -> None:
+    """Optional fields may be null; base64 data is JSON text."""
+    b64data = base64.b64encode(b'{"a":1}').decode()
+
+    await api.call("publish", channel="news", b64data=b64data, tags={"k": "v"}, delta=None)
+    found = await api.call("history", channel="news", limit=-1)
+
+    assert found["result"]["publications"] == [{"offset": 1, "tags": {"k": "v"}, "data": {"a": 1}}]
+
+
+async def test_idempotency_key_takes_effect_once(api: Api) -> None:
+    """The second publish with a key gets the first one's result."""
+    first = await api.call("publish", channel="news", data=1, idempotency_key="k")
+    again = await api.call("publish", channel="news", data=1, idempotency_key="k")
+
+    assert first == again
+    assert (await api.call("history", channel="news"))["result"]["offset"] == 1
+
+
+async def test_stale_version_has_no_effect(api: Api) -> None:
+    """Its result is the top position, alone, in a broadcast, in a batch and in the old form."""
+    stale = {"data": 0, "version": 2**63, "version_epoch": "e"}
+    fresh = await api.call("publish", channel="news", **{**stale, "version": 2**63 + 1})
+    result = await api.call("publish", channel="news", **stale)
+    assert result == fresh
+    top = fresh["result"]
+
+    broadcast = await api.call("broadcast", channels=["news", "other"], **stale)
+    assert broadcast["result"]["responses"][0] == {"result": top}
+    assert broadcast["result"]["responses"][1]["result"]["offset"] == 1
+    commands = [{"publish": {"channel": "news", **stale}} for _ in range(2)]
+    for parallel in (False, True):
+        batch = await api.call("batch", commands=commands, parallel=parallel)
+        assert batch["replies"] == [{"publish": top}, {"publish": top}]
+    command = {"method": "publish", "params": {"channel": "news", **stale}}
+    assert (await api.http.post("/api", json=command)).json() == {"result": top}
+
+    anew = await api.call("publish", channel="news", data=1, version=1, version_epoch="f")
+    assert anew["result"]["offset"] == 2
+    assert (await api.call("history", channel="news", limit=-1))["result"]["offset"] == 2
+
+
+async def test_version_means_nothing_without_history(api: Api) -> None:
+    """There is nothing that it could be held against, as in Centrifugo."""
+    for version in (2, 1):
+        for where in ({"channel": "plain:x"}, {"channel": "news", "skip_history": True}):
+            assert await api.call("publish", data=1, version=version, **where) == {"result": {}}
+    ends = dict.fromkeys(range(4), "0-0")
+    records = await api.store.read_feed(ends, limit=100, block_s=0)
+    assert sum(len(record.bodies) for record in records) == 4
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"data": 1}, 107),
+        ({"channel": "a b", "data": 1}, 107),
+        ({"channel": "news"}, 107),
+        ({"channel": "news", "b64data": "%"}, 107),
+        ({"channel": "news", "b64data": base64.b64encode(b"{").decode()}, 107),
+        ({"channel": "news", "data": "x" * 2000}, 107),
+        ({"channel": "news", "data": 1, "tags": {"k": "x" * 2000}}, 107),
+        ({"channel": "news", "data": 1, "idempotency_key": "k" * 256}, 107),
+        ({"channel": "news", "data": 1, "version": -1}, 107),
+        ({"channel": "news", "data": 1, "version": 2**64}, 107),
+        ({"channel": "news", "data": 1, "version": 1, "version_epoch": "é" * 128}, 107),
+        ({"channel": "nowhere:x", "data": 1}, 102),
+        ({"channel": "poison", "data": 1}, 422),
+    ],
+)
+async def test_message_that_cannot_be_published(
+    api: Api, request_: dict[str, Any], code: int
+) -> None:
+    """What breaks a rule is answered with status 200 and an error."""
+    answer = await api.call("publish", **request_)
+
+    assert answer["error"]["code"] == code
+    assert answer["error"]["message"]
+
+
+async def test_broadcast_answers_for_each_channel(api: Api) -> None:
+    """Responses come in the order of the channels; one that fails does not stop the others."""
+    answer = await api.call("broadcast", channels=["a", "nowhere:x", "b", "poison"], data=1)
+
+    responses = answer["result"]["responses"]
+    assert [r.get("result", {}).get("offset") for r in responses] == [1, None, 1, None]
+    assert [r.get("error", {}).get("code") for r in responses] == [None, 102, None, 422]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_batch_replies_in_order(api: Api, parallel: bool) -> None:
+    """Each command has a reply under its own name, or an error; no result around them."""
+    answer = await api.call(
+        "batch",
+        parallel=parallel,
+        commands=[
+            {"publish": {"channel": "news", "data": 1}},
+            {"publish": {"channel": "news", "data": 2}},
+            {"broadcast": {"channels": ["news"], "data": 3}},
+            {"publish": {"channel": "nowhere:x", "data": 4}},
+            {"publish": {"channel": "news", "data": 1, "version": -2}},
+            {"presence_stats": {"channel": "room:1"}},
+            {"presence": {"channel": "news"}},
+            {"unknown": {"method": "x"}},
+            {"info": {}},
+            {"rpc": {"method": "x"}},
+            {"channels": {"pattern": "n*"}},
+            {"history_remove": {"channel": "news"}},
+            {"unsubscribe": {"user": "u", "channel": "news"}},
+        ],
+    )
+
+    replies = answer["replies"]
+    assert [r["publish"]["offset"] for r in replies[:2]] == [1, 2]
+    assert replies[2]["broadcast"]["responses"][0]["result"]["offset"] == 3
+    assert [r["error"]["code"] for r in replies[3:5]] == [102, 107]
+    assert replies[5] == {"presence_stats": {"num_clients": 0, "num_users": 0}}
+    assert [r["error"]["code"] for r in replies[6:8]] == [108, 104]
+    assert replies[8] == {"info": {"nodes": []}}
+    assert replies[9]["error"]["code"] == 108
+    assert replies[10:] == [
+        {"channels": {"channels": {"like n*": {"num_clients": 2}}}},
+        {"history_remove": {}},
+        {"unsubscribe": {}},
+    ]
+
+
+async def test_batch_one_after_the_other_sees_its_own_effects(api: Api) -> None:
+    """Without `parallel`, a command begins when the one before has its result."""
+    answer = await api.call(
+        "batch",
+        commands=[
+            {"publish": {"channel": "news", "data": 1}},
+            {"history": {"channel": "news", "limit": 1}},
+        ],
+    )
+
+    assert answer["replies"][1]["history"]["publications"][0]["data"] == 1
+
+
+async def test_large_parallel_batch_keeps_the_order(api: Api) -> None:
+    """Publications of one channel are committed in the order of the commands."""
+    commands = [{"publish": {"channel": "news", "data": n}} for n in range(20)]
+
+    answer = await api.call("batch", parallel=True, commands=commands)
+
+    assert [r["publish"]["offset"] for r in answer["replies"]] == list(range(1, 21))
+
+
+async def test_history(api: Api) -> None:
+    """Forward, backward, limited, from a position, or the position alone."""
+    for n in range(1, 6):
+        await api.call("publish", channel="news", data=n)
+
+    async def data(**request: Any) -> list[int]:
+        found = (await api.call("history", channel="news", **request))["result"]
+        assert found["offset"] == 5
+        return [p["data"] for p in found["publications"]]
+
+    assert await data() == []
+    assert await data(limit=-1) == [1, 2, 3, 4, 5]
+    assert await data(limit=2) == [1, 2]
+    assert await data(limit=2, reverse=True) == [5, 4]
+    assert await data(limit=-1, since={"offset": 3}) == [4, 5]
+    assert await data(limit=-1, since={"offset": 3}, reverse=True) == [2, 1]
+
+
+async def test_history_shows_who_published(api: Api) -> None:
+    """What a client has published has its `info`, beside the rest; others have none."""
+    info = {"user": "u", "client": "c1", "conn_info": {"name": "U"}}
+    await api.intake.publish("news", b"1", Meta(info=info, tags={"k": "v"}))
+    await api.call("publish", channel="news", data=2)
+    found = (await api.call("history", channel="news", limit=-1))["result"]["publications"]
+    assert found == [
+        {"offset": 1, "data": 1, "tags": {"k": "v"}, "info": info},
+        {"offset": 2, "data": 2},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"channel": "plain:x"}, 108),
+        ({"channel": "nowhere:x"}, 102),
+        ({"channel": ""}, 107),
+        ({"channel": "news", "since": {"offset": 1, "epoch": "other"}}, 112),
+        ({"channel": "news", "since": {"offset": 0}, "reverse": True}, 107),
+    ],
+)
+async def test_history_that_cannot_be(api: Api, request_: dict[str, Any], code: int) -> None:
+    """Each reason has its code."""
+    assert (await api.call("history", **request_))["error"]["code"] == code
+
+
+async def test_presence(api: Api) -> None:
+    """Who is there, with their info as it was given; 108 where it is off."""
+    info = {"user": "u", "client": "c1", "conn_info": {"name": "U"}}
+    await api.store.enter("room:1", "c1", json.dumps(info).encode(), ttl_s=60, announce=False)
+
+    found = await api.call("presence", channel="room:1")
+    stats = await api.call("presence_stats", channel="room:1")
+
+    assert found == {"result": {"presence": {"c1": info}}}
+    assert stats == {"result": {"num_clients": 1, "num_users": 1}}
+    assert (await api.call("presence_stats", channel="news"))["error"]["code"] == 108
+
+
+async def test_info_lists_edges_that_live(api: Api) -> None:
+    """Other parts, and edges that have fallen silent, are left out."""
+    numbers = Numbers("edge").snapshot() | {"gauges": {"num_clients": 3, "uptime_s": 7.5}}
+    api.store.write_stats("edge:e1", numbers)
+    api.store.write_stats("edge:e2", numbers | {"at_s": 1.0})
+    api.store.write_stats("nozzle:0", Numbers("nozzle").snapshot())
+
+    nodes = (await api.call("info"))["result"]["nodes"]
+
+    assert [(n["uid"], n["num_clients"], n["uptime"]) for n in nodes] == [("e1", 3, 7)]
+    assert {"name", "version", "num_users", "num_channels", "num_subs"} <= set(nodes[0])
+
+
+async def test_dead_letter_is_listed_shown_and_replayed(api: Api) -> None:
+    """What died stands in the list, and goes through the queue again; then it is another letter."""
+    await api.call("publish", channel="poison", data=1, tags={"k": "v"})
+    api.store.dead_letters.append(
+        0, [DeadLetter(0, "5000-0", "news", '{"n":1}', '{"wait":"x"}', "clean", "no", "tb", 3, 9.5)]
+    )
+
+    listed = (await api.call("dead_list", channel="news"))["result"]
+    (letter,) = listed["letters"]
+    shown = (await api.call("dead_show", id=letter["id"]))["result"]
+    replayed = await api.call("dead_replay", ids=[letter["id"]])
+    again = await api.call("dead_replay", ids=[letter["id"]])
+    async with asyncio.timeout(5):
+        while not (found := await api.call("history", channel="news", limit=1))["result"]["offset"]:
+            await asyncio.sleep(0)
+
+    assert listed["total"] == 2
+    assert letter == {
+        "id": letter["id"], "channel": "news", "stage": "clean", "error": "no", "attempts": 3,
+        "queued_at_s": 5.0, "died_at_s": 9.5,
+    }  # fmt: skip
+    assert shown == letter | {
+        "entry": "5000-0", "data": {"n": 1}, "is_json": True, "tags": {}, "info": None,
+        "meta": {}, "traceback": "tb", "obstacle": None,
+    }  # fmt: skip
+    assert replayed["result"] == {
+        "replayed": 1, "gone": 0, "refused": 0, "reasons": [], "full": [],
+    }  # fmt: skip
+    assert again["result"]["gone"] == 1
+    assert found["result"]["publications"] == [{"offset": 1, "data": {"n": 1}}]
+
+
+async def test_dead_letters_that_would_die_again_stay(api: Api) -> None:
+    """Each has its reason: damaged, too large, or of a namespace that is not in the settings."""
+    bad = {"{": "news", "1": "nowhere:x", '"' + "x" * 2000 + '"': "news"}
+    letters = [DeadLetter(0, "5-0", c, d, "", "queue", "no", "", 1, 9.5) for d, c in bad.items()]
+    api.store.dead_letters.append(0, letters)
+
+    result = (await api.call("dead_replay", all=True))["result"]
+
+    assert (result["replayed"], result["refused"]) == (0, 3)
+    reasons = [each["reason"] for each in result["reasons"]]
+    for reason, text in zip(reasons, ("not JSON", "unknown namespace", "larger"), strict=True):
+        assert text in reason
+    assert (await api.call("dead_drop", stage="queue"))["result"] == {"dropped": 3, "gone": 0}
+    assert (await api.call("dead_list"))["result"] == {"letters": [], "total": 0}
+
+
+async def test_dead_replay_into_a_full_queue_is_a_429() -> None:
+    """Nothing happened; it may be tried again later."""
+    full = SETTINGS.model_copy(update={"queue": QueueSettings(partitions=4, entries_max=1)})
+    async with idle_api(settings=full) as api:
+        letters = [DeadLetter(2, "5-0", "news", "1", "", "clean", "no", "", 1, 9.5)] * 2
+        api.store.dead_letters.append(2, letters)
+        first = await api.call("dead_replay", all=True)
+        second = await api.http.post("/api/dead_replay", json={"all": True})
+
+    assert (first["result"]["replayed"], first["result"]["full"]) == (1, [2])
+    assert (second.status_code, second.json()["error"]["code"]) == (429, 111)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code"),
+    [
+        ("dead_show", {}, 107),
+        ("dead_show", {"id": "oops"}, 107),
+        ("dead_show", {"id": "0-1-1"}, 108),
+        ("dead_list", {"limit": -1}, 107),
+        ("dead_list", {"limit": 1001}, 107),
+        ("dead_replay", {}, 107),
+        ("dead_replay", {"all": False}, 107),
+        ("dead_replay", {"ids": ["oops"]}, 107),
+        ("dead_replay", {"ids": [], "all": True}, 107),
+        ("dead_drop", {}, 107),
+        ("dead_drop", {"channel": "a", "all": True}, 107),
+        ("dead_drop", {"ids": ["0-1-1"] * 1001}, 107),
+    ],
+)
+async def test_dead_call_that_is_wrong(
+    api: Api, method: str, request_: dict[str, Any], code: int
+) -> None:
+    """Nothing is replayed or dropped by accident: the call says which."""
+    assert (await api.call(method, **request_))["error"]["code"] == code
+
+
+@pytest.mark.parametrize("headers", [{"X-API-Key": "wrong"}, {"X-API-Key": ""}])
+async def test_wrong_key_is_a_bare_401(api: Api, headers: dict[str, str]) -> None:
+    """The body is not even read."""
+    response = await api.http.post("/api/publish", headers=headers, content=b"{")
+
+    assert (response.status_code, response.content) == (401, b"")
+
+
+async def test_key_may_come_otherwise(api: Api) -> None:
+    """In the header Authorization, or in the query."""
+    del api.http.headers["X-API-Key"]
+    apikey = {"Authorization": f"apikey {KEY}"}
+
+    assert (await api.http.post("/api/info", headers=apikey)).status_code == 200
+    assert (await api.http.post("/api/info", params={"api_key": KEY})).status_code == 200
+    assert (await api.http.post("/api/info")).status_code == 401
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"channel": 7}', b"\xff", b"[" * 100_000])
+async def test_body_that_cannot_be_read_is_a_400(api: Api, body: bytes) -> None:
+    """Not JSON, or not of the shape: one line of text."""
+    response = await api.http.post("/api/publish", content=body)
+
+    assert response.status_code == 400
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+async def test_body_over_the_limit_is_a_413(api: Api) -> None:
+    """Whether it says its size or not."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(17):
+            yield b" " * 2**20
+
+    said = await api.http.post("/api/batch", content=b" " * (BODY_BYTES_MAX + 1))
+    unsaid = await api.http.post("/api/batch", content=chunks())
+
+    assert (said.status_code, unsaid.status_code) == (413, 413)
+
+
+async def test_unknown_method_and_verb(api: Api) -> None:
+    """404 and 405."""
+    assert (await api.http.post("/api/nothing", json={})).status_code == 404
+    assert (await api.http.get("/api/publish")).status_code == 405
+
+
+async def test_transport_error_mode(api: Api) -> None:
+    """On request the error is the body, with a status of its own."""
+    mode = {"X-Centrifugo-Error-Mode": "transport"}
+
+    unknown = await api.http.post(
+        "/api/publish", json={"channel": "nowhere:x", "data": 1}, headers=mode
+    )
+    off = await api.http.post("/api/presence", json={"channel": "news"}, headers=mode)
+
+    assert (unknown.status_code, unknown.json()["code"]) == (404, 102)
+    assert (off.status_code, off.json()["code"]) == (400, 108)
+
+
+async def test_full_queue_is_a_429() -> None:
+    """With error 111, and when to try again."""
+    full = SETTINGS.model_copy(update={"queue": QueueSettings(partitions=4, entries_max=1)})
+    async with idle_api(settings=full) as api:
+        waiting = asyncio.create_task(api.call("broadcast", channels=["news", "news"], data=1))
+        async with asyncio.timeout(2):
+            await api.store._wait_for(lambda: [q for q in api.store._queues.values() if q], 2)
+        response = await api.http.post("/api/publish", json={"channel": "news", "data": 1})
+        async with pipeline(api.store, full):
+            responses = (await waiting)["result"]["responses"]
+
+    assert response.status_code == 429
+    assert response.headers["Retry-After"] == "1"
+    assert response.json()["error"]["code"] == 111
+    assert responses[0]["result"]["offset"] == 1
+    assert responses[1]["error"]["code"] == 111
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_full_queue_in_a_part_says_when_to_try_again(*, parallel: bool) -> None:
+    """Status 200, as the other parts were accepted; error 111 in that part, and Retry-After."""
+    full = SETTINGS.model_copy(
+        update={
+            "queue": QueueSettings(partitions=1, entries_max=1),
+            "edge": EdgeSettings(publish_timeout_s=0.2),
+        }
+    )
+    publish = {"channel": "news", "data": 1}
+    commands = [
+        {"broadcast": {"channels": ["news", "news"], "data": 1}},
+        {"publish": publish},
+    ]
+    async with idle_api(settings=full) as api:
+        batch = await api.http.post(
+            "/api/batch", json={"commands": commands[:1], "parallel": parallel}
+        )
+        broadcast = await api.http.post(
+            "/api/broadcast", json={"channels": ["news", "news"], "data": 1}
+        )
+        single = await api.http.post(
+            "/api/batch", json={"commands": commands[1:], "parallel": parallel}
+        )
+    async with idle_api(settings=full) as api, pipeline(api.store, full):
+        accepted = await api.http.post("/api/batch", json={"commands": commands[1:]})
+
+    for response in (batch, broadcast, single):
+        assert response.status_code == 200
+        assert response.headers["Retry-After"] == "1"
+        assert '"code":111' in response.text
+    assert accepted.json()["replies"][0]["publish"]["offset"] == 1
+    assert "Retry-After" not in accepted.headers
+
+
+async def test_absent_server_is_a_503() -> None:
+    """With error 100, and a text that says what became of the message."""
+
+    class AwayStore(MemoryStore):
+        async def enqueue(self, *args: Any, **options: Any) -> int:
+            raise UnavailableError("away")
+
+    brief = SETTINGS.model_copy(update={"edge": EdgeSettings(publish_timeout_s=0.05)})
+    async with idle_api(AwayStore(4), brief) as api:
+        response = await api.http.post("/api/publish", json={"channel": "news", "data": 1})
+
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == 100
+    assert "may still take effect" in response.json()["error"]["message"]
+
+
+async def test_openapi_describes_the_requests(api: Api) -> None:
+    """Each route refers to a schema that is there, and to the key."""
+    document = (await api.http.get("/openapi.json")).json()
+
+    schemas = document["components"]["schemas"]
+    dead = ("dead_list", "dead_show", "dead_replay", "dead_drop")
+    centrifugos = ("publish", "broadcast", "batch", "history", "presence", "presence_stats", "info")
+    for path in (*centrifugos, *dead):
+        operation = document["paths"][f"/api/{path}"]["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["$ref"].rpartition("/")[2] in schemas
+        assert operation["security"] == [{"apiKey": []}, {"authorization": []}, {"query": []}]
+    assert schemas["PublishRequest"]["required"] == ["channel"]
+    assert schemas["DeadShowRequest"]["required"] == ["id"]
+    assert not schemas["DeadListRequest"]["required"]
+    assert set(document["components"]["securitySchemes"]) == {"apiKey", "authorization", "query"}
+    assert (await api.http.get("/docs")).status_code == 200
+
+
+async def test_health_is_found_by_a_probe(api: Api) -> None:
+    """Without traffic, a message is sent through each partition; it makes no publication."""
+    response = await api.http.get("/health")
+
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert all(api.follower.moved_at(p) is not None for p in range(4))
+
+
+async def test_health_checks_are_shared_and_kept(api: Api) -> None:
+    """Those who ask together share one check, and those who ask soon after get its result."""
+    await asyncio.gather(*(api.http.get("/health") for _ in range(5)))
+    moved = [api.follower.moved_at(p) for p in range(4)]
+    await api.http.get("/health")
+
+    assert api.intake._tokens == 4
+    assert moved == [api.follower.moved_at(p) for p in range(4)]
+
+
+async def test_standing_pipeline_is_unhealthy_and_not_flooded() -> None:
+    """Each partition without a result is named, and probed once however often one asks."""
+    now = 1000.0
+    async with idle_api() as api:
+        api.health._clock = lambda: now
+        first = await api.http.get("/health")
+        now += 5
+        again = await api.http.get("/health")
+        queued = sum(len(queue) for queue in api.store._queues.values())
+        async with pipeline(api.store):
+            now += 5
+            async with asyncio.timeout(2):
+                await api.store._wait_for(lambda: [f for f in api.store._feeds.values() if f], 2)
+            await api.health.close()
+
+    assert first.status_code == again.status_code == 503
+    assert len(first.json()["problems"]) == 4
+    assert "is accepted" in first.json()["problems"][0]
+    assert "no result of a probe for 5 s" in again.json()["problems"][0]
+    assert queued == 4
+
+
+async def test_absent_server_is_unhealthy() -> None:
+    """The reason that the feed cannot be read is told at once."""
+
+    class AwayStore(MemoryStore):
+        async def read_feed(self, *args: Any, **options: Any) -> Any:
+            raise UnavailableError("connection refused")
+
+    async with idle_api(AwayStore(4)) as api:
+        async with asyncio.timeout(2):
+            await asyncio.sleep(0)
+        response = await api.http.get("/health")
+
+    assert response.status_code == 503
+    assert response.json()["problems"] == ["connection refused"]
+
+
+async def test_metrics_need_the_key_unless_local(api: Api) -> None:
+    """Programs on the same machine may read without it, but not on behalf of others."""
+    del api.http.headers["X-API-Key"]
+
+    local = await api.http.get("/metrics")
+    forwarded = await api.http.get("/metrics", headers={"X-Forwarded-For": "10.0.0.1"})
+    with_key = await api.http.get("/metrics", params={"api_key": KEY})
+
+    assert local.status_code == 200
+    assert local.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert (forwarded.status_code, with_key.status_code) == (401, 200)
