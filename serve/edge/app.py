@@ -78,10 +78,12 @@ def _operations(settings: Settings, store: EdgeStore, health: Health, allowed: A
         try:
             stats = await store.read_stats()
             lengths = await store.queue_lengths(partitions)
+            dead = await store.dead_letters.count(partitions)
         except UnavailableError as error:
             return Response(f"{error}\n", HTTPStatus.SERVICE_UNAVAILABLE, media_type="text/plain")
         return Response(
-            prometheus.render(stats, lengths), headers={"Content-Type": prometheus.CONTENT_TYPE}
+            prometheus.render(stats, lengths, dead),
+            headers={"Content-Type": prometheus.CONTENT_TYPE},
         )
 
     return operations

@@ -38,6 +38,7 @@ _Add = Callable[[Any, list[str], Any], None]
 def render(
     stats: Mapping[str, Mapping[str, Any]],
     queue_lengths: Mapping[int, int],
+    dead_letters: Mapping[int, int],
     *,
     clock: Callable[[], float] = time.time,
 ) -> bytes:
@@ -46,10 +47,11 @@ def render(
     Args:
         stats: Part -> its numbers; actors/metrics.py has the shape.
         queue_lengths: Partition -> entries not applied yet.
+        dead_letters: Partition -> dead letters that it keeps.
         clock: Seconds since the epoch.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(stats, queue_lengths, clock()))
+    registry.register(_Numbers(stats, queue_lengths, dead_letters, clock()))
     return generate_latest(registry)
 
 
@@ -60,6 +62,7 @@ class _Numbers(Collector):
         self,
         stats: Mapping[str, Mapping[str, Any]],
         queue_lengths: Mapping[int, int],
+        dead_letters: Mapping[int, int],
         now_s: float,
     ) -> None:
         self._parts = {
@@ -68,6 +71,7 @@ class _Numbers(Collector):
             if now_s - numbers.get("at_s", 0.0) < _FRESH_S
         }
         self._queue_lengths = queue_lengths
+        self._dead_letters = dead_letters
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: names are known when there are numbers."""
@@ -75,7 +79,12 @@ class _Numbers(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return one family for each number that any part has."""
-        yield self._queue()
+        yield _by_partition(
+            "queue_length", "Entries of a partition that are not applied yet.", self._queue_lengths
+        )
+        yield _by_partition(
+            "dead_letters", "Dead letters that a partition keeps.", self._dead_letters
+        )
         yield self._process(CounterMetricFamily, "cpu_seconds", "CPU time of the process.", "cpu_s")
         yield self._process(
             GaugeMetricFamily,
@@ -86,15 +95,6 @@ class _Numbers(Collector):
         yield from self._families("counters", CounterMetricFamily, _add_value)
         yield from self._families("gauges", GaugeMetricFamily, _add_value)
         yield from self._families("latencies", HistogramMetricFamily, _add_buckets)
-
-    def _queue(self) -> Metric:
-        family = GaugeMetricFamily(
-            "raywire_partition_queue_length", "Entries of a partition that are not applied yet.",
-            labels=["partition"],
-        )  # fmt: skip
-        for partition, length in sorted(self._queue_lengths.items()):
-            family.add_metric([str(partition)], length)
-        return family
 
     def _process(self, kind: type[Any], name: str, text: str, member: str) -> Metric:
         family: Metric = kind(f"raywire_{name}", text, labels=_LABELS)
@@ -113,6 +113,13 @@ class _Numbers(Collector):
                     families[name] = kind(f"raywire_{name}", text, labels=(*_LABELS, *own))
                 add(families[name], [*labels, *own.values()], value)
         yield from (families[name] for name in sorted(families))
+
+
+def _by_partition(name: str, text: str, values: Mapping[int, int]) -> Metric:
+    family = GaugeMetricFamily(f"raywire_partition_{name}", text, labels=["partition"])
+    for partition, value in sorted(values.items()):
+        family.add_metric([str(partition)], value)
+    return family
 
 
 def _name(kind: str, member: str) -> Name:

@@ -32,7 +32,7 @@ def numbers(kind: str) -> dict[str, Any]:
 
 def test_every_number_has_a_sample() -> None:
     """Counters, gauges and latencies, by part, with help and type."""
-    text = render({"publisher:0": numbers("publisher")}, {}, clock=lambda: 101.0)
+    text = render({"publisher:0": numbers("publisher")}, {}, {}, clock=lambda: 101.0)
 
     found = parse(text)
     assert found["raywire_batches_committed_total"] == {("publisher:0", ""): 3}
@@ -45,7 +45,7 @@ def test_every_number_has_a_sample() -> None:
 
 def test_buckets_are_cumulative_up_to_infinity() -> None:
     """The last bucket counts what took longer than every bound."""
-    found = parse(render({"p:0": numbers("publisher")}, {}, clock=lambda: 101.0))
+    found = parse(render({"p:0": numbers("publisher")}, {}, {}, clock=lambda: 101.0))
 
     buckets = found["raywire_commit_seconds_bucket"]
     assert len(buckets) == len(BOUNDS_S) + 1
@@ -57,7 +57,7 @@ def test_transformers_carry_their_stage() -> None:
     """`transformer:STAGE:NUMBER` has the label stage; other parts have none."""
     parts = {"transformer:clean:0": numbers("transformer"), "nozzle:0": numbers("nozzle")}
 
-    text = render(parts, {}, clock=lambda: 101.0).decode()
+    text = render(parts, {}, {}, clock=lambda: 101.0).decode()
 
     labels = 'kind="transformer",part="transformer:clean:0",stage="clean"'
     assert f"raywire_batches_transformed_total{{{labels}}} 3.0" in text
@@ -84,7 +84,7 @@ def test_labels_of_a_name_are_labels_of_its_samples() -> None:
         made.count(labelled("authorise_calls", function=function, outcome="allowed"), 2)
         made.latency(labelled("authorise", function=function)).record(0.01)
     made.count("authorise_calls_made", 5)
-    text = render({"edge:a": made.snapshot()}, {}, clock=lambda: 101.0).decode()
+    text = render({"edge:a": made.snapshot()}, {}, {}, clock=lambda: 101.0).decode()
 
     where = 'kind="edge"'
     for function in ("rpc", "connect"):
@@ -99,14 +99,16 @@ def test_labels_of_a_name_are_labels_of_its_samples() -> None:
 
 def test_silent_parts_are_left_out() -> None:
     """A part that has not written for ten seconds has no samples."""
-    text = render({"nozzle:0": numbers("nozzle")}, {}, clock=lambda: 111.0)
+    text = render({"nozzle:0": numbers("nozzle")}, {}, {}, clock=lambda: 111.0)
 
     assert b"nozzle:0" not in text
 
 
-def test_queue_lengths_by_partition() -> None:
-    """Each partition has a sample."""
-    text = render({}, {0: 5, 1: 0}).decode()
+def test_what_partitions_hold_is_told_of_each() -> None:
+    """What waits in their queues, and the dead letters that they keep."""
+    text = render({}, {0: 5, 1: 0}, {0: 0, 1: 7}).decode()
 
     assert 'raywire_partition_queue_length{partition="0"} 5.0' in text
     assert 'raywire_partition_queue_length{partition="1"} 0.0' in text
+    assert 'raywire_partition_dead_letters{partition="0"} 0.0' in text
+    assert 'raywire_partition_dead_letters{partition="1"} 7.0' in text
