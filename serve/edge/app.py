@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from starlette.routing import BaseRoute
 
 from actors.errors import UnavailableError
@@ -44,7 +45,8 @@ def edge_app(
     def allowed(request: Request) -> bool:
         return api_key_matches(request.headers, request.query_params, key)
 
-    app = FastAPI(title="Raywire", description="Push live data to people.", redoc_url=None)
+    # /docs with files of our own: Swagger would load them from a host that nobody here has chosen.
+    app = FastAPIOffline(title="Raywire", description="Push live data to people.", redoc_url=None)
     app.include_router(router(calls, allowed=allowed))
     app.include_router(_operations(settings, store, health, allowed))
     app.router.routes.extend(routes)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -629,7 +630,6 @@ async def test_openapi_describes_the_requests(api: Api) -> None:
     assert schemas["DeadShowRequest"]["required"] == ["id"]
     assert not schemas["DeadListRequest"]["required"]
     assert set(document["components"]["securitySchemes"]) == {"apiKey", "authorization", "query"}
-    assert (await api.http.get("/docs")).status_code == 200
 
 
 async def test_health_is_found_by_a_probe(api: Api) -> None:
@@ -699,3 +699,14 @@ async def test_metrics_need_the_key_unless_local(api: Api) -> None:
     assert local.status_code == 200
     assert local.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert (forwarded.status_code, with_key.status_code) == (401, 200)
+
+
+async def test_docs_need_no_other_host(api: Api) -> None:
+    """Nor is any trusted with what is typed there, such as the API key."""
+    page = await api.http.get("/docs")
+    assert page.status_code == 200
+    links = re.findall(r"(?:src|href|url)[=:] *[\"']([^\"']+)", page.text)
+    assert len(links) >= 4  # script, style, icon, OpenAPI
+    for link in links:
+        assert link.startswith("/")
+        assert (await api.http.get(link)).status_code == 200
