@@ -329,6 +329,12 @@ class Settings(_Part):
                         f"{where}.authorise_{kind}: there is nothing to ask: "
                         f"set authorise.{kind} to a function, module:name"
                     )
+        functions = self.authorise
+        if functions.sub_refresh and not (functions.subscribe or functions.connect):
+            raise ValueError(
+                "authorise.sub_refresh: it would never be asked, for it prolongs what "
+                "authorise.subscribe or authorise.connect allow: set one of these, or take it out"
+            )
 
     def _guards_personal(self, namespace: str, options: ChannelSettings | None) -> None:
         setting = "client.subscribe_to_user_personal_channel"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -131,28 +132,43 @@ async def _tail(
 async def _until_signal(tail: Tail, *, for_s: float | None, counted: bool) -> Exit:
     task = asyncio.ensure_future(tail.run())
     loop = asyncio.get_running_loop()
-    interrupted = asyncio.Event()
+    ended: list[Exit] = []
 
-    def interrupt() -> None:
-        interrupted.set()
+    def end(how: Exit) -> None:
+        ended.append(how)
         task.cancel()
 
     for each in _SIGNALS:
-        loop.add_signal_handler(each, interrupt)
+        loop.add_signal_handler(each, end, Exit.INTERRUPTED)
+    _tell_when_reader_goes(loop, lambda: end(Exit.DONE))
     try:
         async with asyncio.timeout(for_s):
             await task
     except TimeoutError:
         return Exit.UNAVAILABLE if counted else Exit.DONE
     except asyncio.CancelledError:
-        if not interrupted.is_set():
+        if not ended:
             raise
-        return Exit.INTERRUPTED
+        return ended[0]
     except ReaderGoneError:
         # Python flushes stdout at its end, and would complain about the closed pipe there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     return Exit.DONE
+
+
+def _tell_when_reader_goes(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
+    """Notice that nobody reads our pipe any more (`tail ... | head`), though there is no news."""
+    out = sys.stdout.fileno()
+    if not stat.S_ISFIFO(os.fstat(out).st_mode):
+        return
+
+    def gone() -> None:
+        loop.remove_reader(out)
+        tell()
+
+    # The end that writes has something "to read" when the other one is closed, and only then.
+    loop.add_reader(out, gone)
 
 
 def own_token(system: System) -> Callable[[Sequence[str]], str] | None:

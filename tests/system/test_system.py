@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -234,6 +236,7 @@ def test_metrics_name_every_part(system: System) -> None:
     for kind in ("nozzle", "transformer", "publisher", "edge"):
         assert f'kind="{kind}"' in text
     assert NO_HELP not in text
+    assert 'raywire_partition_dead_letters{partition="7"}' in text
 
 
 def test_status_is_one_json_object_in_a_pipe(system: System) -> None:
@@ -281,6 +284,20 @@ def test_published_file_comes_out_of_tail(system: System, tmp_path: Path) -> Non
     assert [p["data"] for p in found] == [
         line if n % 2 else {"n": n} for n, line in enumerate(lines)
     ]
+
+
+def test_tail_ends_with_its_reader(system: System) -> None:
+    """As in `raywire tail news --all | head -1`: not only at the next publication."""
+    name = channel()
+    system.api("publish", channel=name, data={"author": "Ann", "text": "one"})
+    command = [sys.executable, "-m", "serve.cli", "tail", name, "--all", "--data", str(system.data)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        assert json.loads(tail.stdout.readline())["offset"] == 1
+        tail.stdout.close()
+        assert tail.wait(20) == 0
+        assert tail.stderr.read() == b""
 
 
 def test_port_in_use_is_one_clear_line(system: System, tmp_path: Path) -> None:

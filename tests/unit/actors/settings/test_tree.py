@@ -113,6 +113,15 @@ def test_who_asks_a_function_must_have_one(kind: str, where: str) -> None:
     Settings.model_validate({**tree, "authorise": {kind: f"rules:{kind}"}})
 
 
+def test_function_that_nothing_leads_to_is_refused() -> None:
+    """Its author would wait in vain for the first call."""
+    wanted = {"sub_refresh": "rules:again"}
+    with pytest.raises(ValidationError, match="sub_refresh: it would never be asked"):
+        Settings.model_validate({"authorise": wanted})
+    for leads in ("connect", "subscribe"):
+        Settings.model_validate({"authorise": {**wanted, leads: "rules:first"}})
+
+
 @pytest.mark.parametrize("use", ["rules", "rules:", ":f", "rules:f.g", "a b:c"])
 def test_function_is_named_by_module_and_name(use: str) -> None:
     """There are none of ours that a bare name could mean."""
