@@ -18,7 +18,7 @@ from serve.directives.directive import (
     decode,
 )
 from serve.protocol.messages import StreamPosition
-from tests.unit.serve.api.test_routes import Api, idle_api
+from tests.api_client import Api, idle_api
 
 TELLING = ("subscribe", "unsubscribe", "disconnect", "refresh")
 

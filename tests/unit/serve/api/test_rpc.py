@@ -8,7 +8,7 @@ import pytest
 
 from actors.settings.authorise import AuthoriseSettings
 from actors.settings.tree import Settings
-from tests.unit.serve.api.test_routes import SETTINGS, Api, idle_api
+from tests.api_client import SETTINGS, Api, idle_api
 
 RULES = """
 from serve.authorise import AllowRpc, Deny, Disconnect

@@ -17,7 +17,7 @@ from serve.directives.directive import (
 )
 from serve.hub.hub import Hub
 from serve.protocol.messages import Close, Connect
-from tests.unit.serve.hub.test_hub import ONE_WAY, SETTINGS, Client, refuse, settled
+from tests.hub_client import ONE_WAY, SETTINGS, Client, refuse, settled
 
 SECRET = "s" * 32
 KEYED = SETTINGS.model_copy(update={"auth": AuthSettings(token_secret=SecretStr(SECRET))})

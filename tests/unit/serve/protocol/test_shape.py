@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from actors.message import Ack, Meta
 from actors.settings.client import ClientSettings
 from actors.settings.tree import ChannelSettings, Settings
 from actors.store.interface import FeedGroup, FeedRecord
@@ -15,7 +14,7 @@ from serve.protocol.json_codec import decode_connect
 from serve.protocol.shape import DELTAS, Filtered
 from serve.protocol.tag_filter import TagFilter
 from tests.fossil_apply import apply
-from tests.unit.serve.hub.test_hub import ONE_WAY, WIRE, Client, Store
+from tests.hub_client import ONE_WAY, WIRE, Client, Store, refuse
 
 KEPT = ChannelSettings(
     history_size=100, history_ttl_s=60, force_recovery=True, allowed_delta_types=("fossil",)
@@ -38,11 +37,6 @@ ODD = {"key": "odd", "cmp": "eq", "val": "1"}
 def long(number: int) -> dict[str, Any]:
     """Return data of which little changes."""
     return {"text": "much that stays as it is, \u20ac and all; " * 3, "number": number}
-
-
-async def refuse(channel: str, data: bytes, meta: Meta) -> Ack:
-    """Publish nowhere."""
-    raise AssertionError(channel, data, meta)
 
 
 @pytest.fixture

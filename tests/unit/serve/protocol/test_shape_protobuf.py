@@ -17,8 +17,8 @@ from serve.protocol.protobuf_codec import PROTOBUF
 from serve.protocol.shape import DELTAS
 from serve.protocol.wire import Wire
 from tests.fossil_apply import apply
-from tests.unit.serve.hub.test_hub import Client, Store
-from tests.unit.serve.protocol.test_shape import SETTINGS, Reader, long, refuse
+from tests.hub_client import Client, Store, refuse
+from tests.unit.serve.protocol.test_shape import SETTINGS, Reader, long
 
 SCHEMA: Final[Any] = client_pb2
 WIRE = Wire(PROTOBUF, bytes, stream=False)
