@@ -32,14 +32,16 @@ class ThreadCall:
         future: Done when the call has really ended; its result may be `Failed`, it never raises.
     """
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[], Any], ended: Callable[[], None]) -> None:
         self.future: Future[Any] = Future()
         self._call = call
+        self._ended = ended
         self._thread: int | None = None
 
     def run(self) -> None:
         """Run it in this thread, unless it was stopped before."""
         if not self.future.set_running_or_notify_cancel():
+            self._ended()
             return
         self._thread = threading.get_ident()
         made: Any
@@ -48,6 +50,8 @@ class ThreadCall:
         except BaseException as error:  # noqa: BLE001  SystemExit and panics of Rust code, too: told to whoever asked
             made = Failed(error)
         self._thread = None
+        # Before anybody can know the result: the next call may have this thread.
+        self._ended()
         self.future.set_result(made)
 
     def stop(self) -> None:
@@ -66,13 +70,17 @@ class Threads:
         self._threads_max = threads_max
         self._threads: list[threading.Thread] = []
         self._calls: queue.SimpleQueue[ThreadCall | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._not_ended = 0
 
     def begin(self, call: Callable[[], Any]) -> ThreadCall:
         """Have a function called. For one thread's use."""
-        made = ThreadCall(call)
+        made = ThreadCall(call, self._end_one)
+        with self._lock:
+            self._not_ended += 1
+            needed = min(self._not_ended, self._threads_max)
         self._calls.put(made)
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._threads_max:
+        if len(self._threads) < needed:
             thread = threading.Thread(target=self._work, name="authorise", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -85,14 +93,14 @@ class Threads:
 
     def _work(self) -> None:
         while True:
-            try:
-                call = self._calls.get_nowait()
-            except queue.Empty:
-                self._idle.release()
-                call = self._calls.get()
+            call = self._calls.get()
             if call is None:
                 return
             call.run()
+
+    def _end_one(self) -> None:
+        with self._lock:
+            self._not_ended -= 1
 
 
 class LoopCall:

@@ -1,6 +1,7 @@
 """Threads and an event loop for what must not hold up the edge's own."""
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,6 @@ def test_threads_are_started_as_needed_and_used_again() -> None:
     for _ in range(20):
         call = threads.begin(threading.get_ident)
         found.add(call.future.result(10))
-        until(lambda: threads._idle._value == 1)
     assert len(found) == 1
     close(threads)
 
@@ -37,6 +37,19 @@ def test_calls_run_side_by_side_up_to_the_limit() -> None:
     gate.set()
     assert third.future.result(10) == 3
     close(threads)
+
+
+def test_thread_that_has_just_ended_a_call_is_counted_once() -> None:
+    """Calls that could each have a thread do not wait for one another, whatever came before."""
+    for _ in range(50):
+        threads = Threads(3)
+        all_three = threading.Barrier(4)
+        for _ in range(3):
+            threads.begin(int).future.result(10)
+        for _ in range(3):
+            threads.begin(functools.partial(all_three.wait, 10))
+        all_three.wait(10)
+        close(threads)
 
 
 def test_call_that_is_stopped_in_time_does_not_run() -> None:
