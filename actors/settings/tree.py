@@ -318,11 +318,34 @@ class Settings(_Part):
         if personal.enabled:
             self._guards_personal(personal.namespace, options)
         self._has_functions()
+        self._times_fit()
         return self
 
-    def _has_functions(self) -> None:
+    def _by_name(self) -> dict[str, ChannelSettings]:
         named = {f"namespaces.{name}": options for name, options in self.namespaces.items()}
-        for where, options in {"channels": self.channels, **named}.items():
+        return {"channels": self.channels, **named}
+
+    def _times_fit(self) -> None:
+        for where, options in self._by_name().items():
+            if options.has_history and options.history_ttl_s > options.history_meta_ttl_s:
+                raise ValueError(
+                    f"{where}.history_ttl_s: the history goes with its position, which "
+                    f"history_meta_ttl_s ends before: raise {where}.history_meta_ttl_s"
+                )
+        client, functions = self.client, self.authorise
+        if client.presence_update_s >= client.presence_ttl_s:
+            raise ValueError(
+                "client.presence_update_s: entries would end before they are renewed: "
+                "set it below client.presence_ttl_s"
+            )
+        if functions.connect and functions.time_limit_s >= client.stale_close_delay_s:
+            raise ValueError(
+                "authorise.time_limit_s: clients would be closed for good before connect has "
+                "answered: set it below client.stale_close_delay_s"
+            )
+
+    def _has_functions(self) -> None:
+        for where, options in self._by_name().items():
             for kind in ("subscribe", "publish"):
                 if getattr(options, f"authorise_{kind}") and not getattr(self.authorise, kind):
                     raise ValueError(

@@ -122,6 +122,26 @@ def test_function_that_nothing_leads_to_is_refused() -> None:
         Settings.model_validate({"authorise": {**wanted, leads: "rules:first"}})
 
 
+@pytest.mark.parametrize(
+    ("tree", "setting"),
+    [
+        (
+            {"channels": {"history_size": 1, "history_ttl_s": 61, "history_meta_ttl_s": 60}},
+            "channels.history_meta_ttl_s",
+        ),
+        ({"client": {"presence_ttl_s": 27}}, "client.presence_ttl_s"),
+        (
+            {"authorise": {"connect": "rules:connect", "time_limit_s": 10}},
+            "client.stale_close_delay_s",
+        ),
+    ],
+)
+def test_times_that_contradict_one_another_are_refused(tree: dict[str, Any], setting: str) -> None:
+    """The error names the one to change."""
+    with pytest.raises(ValidationError, match=setting):
+        Settings.model_validate(tree)
+
+
 @pytest.mark.parametrize("use", ["rules", "rules:", ":f", "rules:f.g", "a b:c"])
 def test_function_is_named_by_module_and_name(use: str) -> None:
     """There are none of ours that a bare name could mean."""
