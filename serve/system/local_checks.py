@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import math
 import socket
 import time
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from actors.errors import SettingsError
-from actors.settings.tree import Settings
+from actors.settings.tree import EdgeSettings, Settings
 from serve.edge.address import bind
 
 _LOOK_EVERY_S: Final = 0.2
@@ -70,12 +71,35 @@ def hold_port(address: str) -> Iterator[None]:
         yield
 
 
+def check_addresses(edge: EdgeSettings) -> None:
+    """Refuse addresses at which a system on this machine cannot be found.
+
+    Raises:
+        SettingsError: The two are one, or have no port.
+    """
+    for name, address in (("listen", edge.listen), ("serve_listen", edge.serve_listen)):
+        if address.rpartition(":")[2].strip("0") == "":
+            raise SettingsError(f"edge.{name}: {address} has no port: give one, e.g. 8000")
+    if edge.listen == edge.serve_listen:
+        raise SettingsError(
+            f"edge.serve_listen: {edge.serve_listen} is edge.listen, too: give it another port"
+        )
+
+
 def unhealthy(page: str) -> str | None:
     """Return what an edge says is wrong; None: it is healthy."""
     try:
         with urllib.request.urlopen(f"{page}/health", timeout=5):  # noqa: S310 - our own address
             return None
     except urllib.error.HTTPError as error:
-        return f"edge: {error.read(300).decode(errors='replace')}"
+        return f"edge: {_problem(error.read())}"
     except OSError as error:
         return f"edge: {error}"
+
+
+def _problem(body: bytes) -> str:
+    """Return the first of the problems that an edge's answer names."""
+    try:
+        return str(json.loads(body)["problems"][0])
+    except (ValueError, LookupError, TypeError):
+        return body[:300].decode(errors="replace")

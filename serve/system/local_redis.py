@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 _LAYOUT_EVERY_S: Final = 5.0
 _RETRY: Final = Backoff(first_s=0.2, max_s=10.0)
+_STEADY_S: Final = 10.0
+"""One that dies sooner after its start has failed to start."""
 
 
 class LocalRedis:
@@ -33,8 +35,8 @@ class LocalRedis:
     def __init__(self, settings: Settings, password: str) -> None:
         self._settings = settings
         self._password = password
-        self._failures = 0
-        self._due_s = 0.0
+        self._failures = self._deaths = 0
+        self._look_s = self._restart_s = self._tried_s = 0.0
         self.valkey: EmbeddedValkey | None = None
         self.url = ""
 
@@ -56,6 +58,7 @@ class LocalRedis:
             data = settings.data / "valkey"
             valkey = EmbeddedValkey(data, self._password, appendfsync=redis.appendfsync)
             valkey.start()
+            self._tried_s = time.monotonic()
             self.valkey, self.url = valkey, valkey.url
         else:
             tell("Looking for Valkey")
@@ -66,25 +69,38 @@ class LocalRedis:
     def keep(self) -> None:
         """Start an embedded server again that has died. Call it often; it does not raise.
 
-        Where that fails it is tried again, less and less often. A server that was emptied under us
-        gets the number of partitions again, which the data made from then on has.
+        Where that fails, or it dies again soon, it is tried again, less and less often. A server
+        that was emptied under us gets the number of partitions again, which the data made from then
+        on has.
         """
         now_s = time.monotonic()
-        died = self.valkey is not None and not self.valkey.is_running()
-        if now_s < self._due_s and (self._failures or not died):
-            return
+        if self.valkey is not None and not self.valkey.is_running():
+            if now_s >= self._restart_s:
+                self._restart(self.valkey, now_s)
+        elif now_s >= self._look_s:
+            self._look(now_s)
+
+    def _restart(self, valkey: EmbeddedValkey, now_s: float) -> None:
+        log.error("valkey died, starting it again", extra={"why": valkey.why_it_ended()})
+        self._deaths = 1 if now_s - self._tried_s > _STEADY_S else self._deaths + 1
+        self._restart_s = now_s + _RETRY.wait_s(self._deaths)
         try:
-            if died and self.valkey is not None:
-                log.error("valkey died, starting it again")
-                self.valkey.start()
+            valkey.start()
+        except (UnavailableError, SettingsError) as error:
+            log.warning("valkey does not start", extra={"why": str(error)})
+        self._tried_s = time.monotonic()
+        self._look_s = 0.0
+
+    def _look(self, now_s: float) -> None:
+        try:
             self._fix_layout()
         except (UnavailableError, SettingsError) as error:
             self._failures += 1
-            self._due_s = now_s + _RETRY.wait_s(self._failures)
+            self._look_s = now_s + _RETRY.wait_s(self._failures)
             log.warning("valkey is away", extra={"why": str(error), "failures": self._failures})
         else:
             self._failures = 0
-            self._due_s = now_s + _LAYOUT_EVERY_S
+            self._look_s = now_s + _LAYOUT_EVERY_S
 
     def stop(self, tell: Callable[[str], None]) -> None:
         """End an embedded server."""

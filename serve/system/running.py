@@ -207,6 +207,8 @@ def _read_secrets(path: Path) -> Secrets:
             path.chmod(0o600)
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:
+        raise SettingsError(f"data: {path.parent} is no directory: give one with --data") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             f"data: {path} cannot be read ({type(error).__name__}): {remedy}"
@@ -230,9 +232,19 @@ def _make_directory(data: Path) -> None:
 
 def _write_aside(data: Path, text: str) -> Path:
     """Write a file of its own name, 0600, that a rename or link then puts in its place."""
-    fd, name = tempfile.mkstemp(dir=data, prefix=".new-")
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return Path(name)
+    made: Path | None = None
+    try:
+        fd, name = tempfile.mkstemp(dir=data, prefix=".new-")
+        made = Path(name)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if made is not None:
+            made.unlink(missing_ok=True)
+        raise SettingsError(
+            f"data: {data} cannot be written ({error.strerror}): free space, or give another "
+            "directory with --data"
+        ) from error
+    return made

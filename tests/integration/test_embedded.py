@@ -148,6 +148,28 @@ def system(tmp_path: Path) -> LocalRedis:
     return LocalRedis(settings, "secret")
 
 
+def test_path_may_have_blanks_and_quotes(tmp_path: Path) -> None:
+    """Valkey's own file of settings could not hold it."""
+    data = tmp_path / 'my project\'s "data"'
+    for starts in (1, 2):
+        valkey = EmbeddedValkey(data, "secret")
+        valkey.start()
+        assert valkey.is_running()
+        with client(valkey) as writer:
+            assert writer.incr("starts") == starts
+        valkey.stop()
+    assert (data / "appendonlydir").is_dir()
+
+
+def test_server_that_has_died_can_be_stopped(tmp_path: Path) -> None:
+    """As when a system ends because of it."""
+    valkey = EmbeddedValkey(tmp_path, "secret")
+    valkey.start()
+    os.kill(valkey.pid, signal.SIGKILL)
+    until(lambda: not valkey.is_running())
+    valkey.stop()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_server_that_ends_is_started_again(system: LocalRedis, number: signal.Signals) -> None:
     """At the same address with the same data, whether it crashed or somebody ended it."""
@@ -160,6 +182,24 @@ def test_server_that_ends_is_started_again(system: LocalRedis, number: signal.Si
         assert valkey.url == url
         with client(valkey) as reader:
             assert reader.get("kept") == b"yes"
+
+
+def test_server_that_dies_again_and_again_is_waited_for(
+    system: LocalRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Longer each time, and what is known of why is told."""
+    with looked_after(system) as valkey:
+        starts, pids = [time.monotonic()], {valkey.pid}
+        for _ in range(4):
+            os.kill(valkey.pid, signal.SIGKILL)
+            until(lambda: valkey.is_running() and valkey.pid not in pids)
+            pids.add(valkey.pid)
+            starts.append(time.monotonic())
+    # Half of 0.2, 0.4 and 0.8 s at least: one that starts well does not end the waiting.
+    assert starts[-1] - starts[1] > 0.7
+    deaths = [record for record in caplog.records if record.message.startswith("valkey died")]
+    assert len(deaths) == 4
+    assert all(vars(record)["why"] for record in deaths)
 
 
 def test_start_that_fails_is_tried_again(system: LocalRedis, tmp_path: Path) -> None:

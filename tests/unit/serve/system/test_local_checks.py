@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from actors.errors import SettingsError
+from actors.settings.tree import EdgeSettings
 from serve.edge.address import bind
-from serve.system.local_checks import check_port, hold_port
+from serve.system.local_checks import check_addresses, check_port, hold_port
 from serve.system.running import Running, remove_running, was_killed, write_running
 from tests.conftest import free_port
 
@@ -90,3 +91,19 @@ def test_system_that_ended_well_leaves_no_trace(tmp_path: Path) -> None:
     assert was_killed(tmp_path)
     remove_running(tmp_path)
     assert not was_killed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("listen", "serve_listen", "wrong"),
+    [
+        ("127.0.0.1:0", "127.0.0.1:8001", "edge.listen"),
+        ("127.0.0.1:8000", "127.0.0.1:0", "edge.serve_listen"),
+        ("127.0.0.1:8000", "127.0.0.1:8000", "edge.serve_listen"),
+    ],
+)
+def test_addresses_that_cannot_be_found_are_refused(
+    listen: str, serve_listen: str, wrong: str
+) -> None:
+    """Before anything starts, and not when nobody has answered for long."""
+    with pytest.raises(SettingsError, match=wrong):
+        check_addresses(EdgeSettings(listen=listen, serve_listen=serve_listen))

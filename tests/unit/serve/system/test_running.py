@@ -1,6 +1,7 @@
 """What a running system leaves in its data directory: lock, address, secrets."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -150,6 +151,26 @@ class TestSecrets:
 
         with pytest.raises(SettingsError, match="delete it"):
             ensure_secrets(Settings(data=tmp_path))
+
+    def test_data_that_is_a_file_is_named(self, tmp_path: Path) -> None:
+        """It is not a matter of the secrets."""
+        file = tmp_path / "file"
+        file.touch()
+        with pytest.raises(SettingsError, match="file is no directory"):
+            ensure_secrets(Settings(data=file))
+
+    def test_full_disk_is_told_and_leaves_no_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file that is not whole is of no use to anybody."""
+
+        def refuse(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(SettingsError, match=r"No space left on device\): free space"):
+            ensure_secrets(Settings(data=tmp_path / "new"))
+        assert list((tmp_path / "new").iterdir()) == []
 
     def test_file_that_others_could_read_is_made_private(self, tmp_path: Path) -> None:
         first = ensure_secrets(Settings(data=tmp_path))
