@@ -32,7 +32,8 @@ class TagFilter(Struct, frozen=True):
             `gte`, which do not hold for what is not a number.
         val: What it is compared with.
         vals: The same for `in` and `nin`.
-        nodes: What is joined: one for `not`, else one or more. A comparison passes them over.
+        nodes: What is joined: one for `not`, else one or more. A comparison passes them over, but
+            the limits count them.
     """
 
     op: str = ""
@@ -106,18 +107,22 @@ def read_tag_filter(text: Raw, limits: ClientSettings) -> TagFilter | None:
     values = sum(len(node.vals) for node in nodes)
     if len(nodes) > limits.filter_conditions_max or values > limits.filter_values_max:
         raise CommandError(ErrorCode.BAD_REQUEST)
+    if not _is_valid(found):
+        raise CommandError(ErrorCode.BAD_REQUEST)
     return found
 
 
 def _nodes(found: TagFilter) -> list[TagFilter]:
-    """Return all conditions, which are valid and not too deep."""
+    """Return all nodes, also those that count for nothing: they are kept and compared, too.
+
+    Raises:
+        CommandError: They are nested too deep.
+    """
     nodes: list[TagFilter] = []
     level = [found]
     for _ in range(DEPTH_MAX):
-        if not all(map(_is_valid, level)):
-            break
         nodes += level
-        level = [below for node in level if node.op for below in node.nodes]
+        level = [below for node in level for below in node.nodes]
         if not level:
             return nodes
     raise CommandError(ErrorCode.BAD_REQUEST)
@@ -128,9 +133,9 @@ def _is_valid(node: TagFilter) -> bool:
         case "":
             return _is_comparison(node)
         case "and" | "or":
-            return len(node.nodes) > 0
+            return len(node.nodes) > 0 and all(map(_is_valid, node.nodes))
         case "not":
-            return len(node.nodes) == 1
+            return len(node.nodes) == 1 and _is_valid(node.nodes[0])
     return False
 
 

@@ -109,6 +109,11 @@ def nested(depth: int) -> Raw:
     return Raw((b'{"op":"not","nodes":[' * (depth - 1)) + LEAF_TEXT + b"]}" * (depth - 1))
 
 
+def passed_over(depth: int) -> Raw:
+    """Return a comparison with so many levels, itself among them, of which none below counts."""
+    return Raw(b'{"key":"a","cmp":"ex","nodes":[' * (depth - 1) + LEAF_TEXT + b"]}" * (depth - 1))
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -135,6 +140,10 @@ def nested(depth: int) -> Raw:
         {"op": "or", "nodes": [{**LIST, "vals": ["1", "2", "3"]}] * 2},
         nested(DEPTH_MAX + 1),
         nested(20_000),
+        {**LEAF, "nodes": [{}] * 200},
+        {**LEAF, "nodes": [{**LIST, "vals": ["1", "2", "3", "4", "5"]}]},
+        passed_over(DEPTH_MAX + 1),
+        passed_over(20_000),
     ],
 )
 def test_refused_filters(value: Any) -> None:
@@ -149,4 +158,5 @@ def test_largest_filters() -> None:
     read({"op": "or", "nodes": [LEAF] * 199})
     read({"op": "or", "nodes": [{**LIST, "vals": ["1", "2"]}] * 2})
     assert read(nested(DEPTH_MAX)).matches({"a": ""}) is (DEPTH_MAX % 2 == 1)
-    read({"cmp": "ex", "nodes": [{}]})
+    read(passed_over(DEPTH_MAX))
+    read({"cmp": "ex", "nodes": [{}] * 199})
