@@ -5,7 +5,6 @@ https://centrifugal.dev/docs/server/channel_token_auth. Sans-I/O; reads no clock
 """
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -234,7 +233,7 @@ def _decode(token: str, key: PublicKey | str, algorithm: str) -> bytes | None:
         payload: bytes = jwt.api_jws.decode(token, key, algorithms=[algorithm])
     except jwt.InvalidSignatureError:
         return None
-    except (jwt.PyJWTError, ValueError, TypeError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
         raise TokenError(f"it cannot be verified: {error}") from error
     return payload
 
@@ -278,7 +277,7 @@ def _json(plain: Any, encoded: str | None, claim: str) -> Any:
         return plain
     try:
         return msgspec.json.decode(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # Neither base64, nor ASCII, nor UTF-8, nor JSON.
         raise TokenError(f"{claim} is not JSON in base64") from error
 
 

@@ -1,6 +1,8 @@
 """What tokens say, and which are valid."""
 
 import base64
+import contextlib
+import hmac
 import json
 from typing import Any
 
@@ -203,6 +205,9 @@ def test_claims_of_a_subscription_token() -> None:
         {"b64info": "not base64!"},
         {"b64info": base64.b64encode(b"{").decode()},
         {"b64data": base64.b64encode(b"\xff").decode(), "channel": "c"},
+        {"b64info": "\u00e9"},
+        {"subs": {"c": {"b64data": "\u00e9"}}},
+        {"b64info": base64.b64encode(b"[" * 2000 + b"]" * 2000).decode()},
     ],
 )
 def test_claims_of_the_wrong_shape(claims: dict[str, Any]) -> None:
@@ -218,6 +223,18 @@ def test_what_is_no_token(text: str) -> None:
     """Whatever a client sends, it is told, and nothing else happens."""
     with pytest.raises(TokenError):
         verifier(public_keys=[public_pem(key("EdDSA"))]).claims(text)
+
+
+def test_header_of_any_depth_is_judged() -> None:
+    """One that can just be read may be too deep where its signature is looked at: PyJWT 2.10."""
+    judge = verifier()
+    for depth in range(1000):
+        header = b'{"alg":"HS256","x":' + b"[" * depth + b"]" * depth + b"}"
+        text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, b"{}"))
+        signature = hmac.digest(SECRET.encode(), text, "sha256")
+        made = text + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
+        with contextlib.suppress(TokenError):
+            assert judge.claims(made.decode()).user == ""
 
 
 def test_settings_with_an_unusable_key_are_refused() -> None:
