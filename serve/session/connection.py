@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from msgspec import Raw
@@ -154,12 +155,14 @@ class Connection:
 
     def receive(self, frame: bytes) -> None:
         """Take a frame from the client."""
-        self.session.receive(frame, self._clock())
+        with self._guarded():
+            self.session.receive(frame, self._clock())
         self._settle()
 
     def connect(self, request: Connect) -> None:
         """Take the request of a one-way client."""
-        self.session.connect(request, self._clock())
+        with self._guarded():
+            self.session.connect(request, self._clock())
         self._settle()
 
     def shut(self, code: DisconnectCode | Close) -> None:
@@ -182,12 +185,8 @@ class Connection:
     def direct(self, directive: ToClients, wall_s: float) -> None:
         """Carry out what the server API wants of this client; see `DirectedSession.direct`."""
         ended: Subscription | None = None
-        try:
+        with self._guarded():
             ended = self.session.direct(directive, self._clock(), wall_s)
-        except Exception:
-            # As in `_answer`. Raised further, it would end every edge that has such a client.
-            log.exception("directive failed")
-            self.session.shut(DisconnectCode.INTERNAL_SERVER_ERROR)
         if ended is not None:
             self._hub.drop(self, ended)
         self._settle()
@@ -199,6 +198,17 @@ class Connection:
             self.session.shut(DisconnectCode.CONNECTION_CLOSED)
             self._settle()
             self._hub.lost(self)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Close the client where its session fails in a way that nobody has foreseen."""
+        try:
+            yield
+        except Exception:
+            # Ours to mend, but only this client's to suffer: it may come back. Raised further, it
+            # would end what serves all clients, even every edge that has such a client.
+            log.exception("session failed")
+            self.session.shut(DisconnectCode.INTERNAL_SERVER_ERROR)
 
     def _settle(self) -> None:
         """Do what the session has asked for, in order: send, ask, close, wake up again."""
@@ -237,8 +247,9 @@ class Connection:
 
     def _tick(self) -> None:
         self._timer = None
-        self.session.tick(self._clock())
-        self._drop_expired()
+        with self._guarded():
+            self.session.tick(self._clock())
+            self._drop_expired()
         self._settle()
 
     def _drop_expired(self) -> None:
@@ -246,27 +257,28 @@ class Connection:
             self._hub.drop(self, subscription)
 
     async def _answer(self, ask: Ask) -> None:
-        code: ErrorCode | None = None
+        with self._guarded():
+            code = await self._refusal(ask)
+            if code is not None:
+                self.session.failed(ask, code, self._clock())
+        self._settle()
+
+    async def _refusal(self, ask: Ask) -> ErrorCode | None:
+        """Do what is asked; return why it cannot be done."""
         try:
             await self._do(ask)
         except CommandError as error:
-            code = error.code
+            return error.code
         except DisconnectError as error:
             self.session.shut(error.code)
         except QueueFullError:
-            code = ErrorCode.TOO_MANY_REQUESTS
+            return ErrorCode.TOO_MANY_REQUESTS
         except UnavailableError as error:
             log.warning("command not answered", extra={"why": str(error)})
-            code = ErrorCode.INTERNAL_SERVER_ERROR
+            return ErrorCode.INTERNAL_SERVER_ERROR
         except MessageError:
-            code = ErrorCode.BAD_REQUEST
-        except Exception:
-            # Ours to mend, but only this client's to suffer: it is closed and may come back.
-            log.exception("command failed")
-            self.session.shut(DisconnectCode.INTERNAL_SERVER_ERROR)
-        if code is not None:
-            self.session.failed(ask, code, self._clock())
-        self._settle()
+            return ErrorCode.BAD_REQUEST
+        return None
 
     async def _do(self, ask: Ask) -> None:
         if isinstance(ask, AskJoin):

@@ -19,6 +19,7 @@ from actors.settings.client import ClientSettings
 from actors.settings.tree import AuthSettings
 from actors.store.interface import FeedGroup, FeedRecord
 from actors.store.memory.store import MemoryStore
+from serve.directives.directive import RefreshClients
 from serve.hub.hub import Hub
 from serve.protocol.messages import Close, Connect, Subscribe
 from tests.hub_client import ONE_WAY, SETTINGS, STREAM, Client, Store, refuse, settled
@@ -548,15 +549,42 @@ async def test_publishes_are_handed_on_in_order(store: Store) -> None:
     assert not client.paused
 
 
+@pytest.mark.parametrize("where", ["receive", "direct", "tick", "answer", "failed"])
 async def test_unforeseen_error_closes_only_its_client(
-    hub: Hub, caplog: pytest.LogCaptureFixture
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bug of ours is logged, and one client comes back (3004)."""
-    client = await Client(hub).subscribed()
-    client.say({"id": 2, "publish": {"channel": "plain:a", "data": 1}})
+    """A bug of ours is logged, nothing is raised, and one client comes back (3004)."""
+
+    async def publish(channel: str, data: bytes, meta: Meta) -> Ack:
+        if where == "failed":
+            raise QueueFullError("full")
+        return Ack(0, "t")
+
+    limits = SETTINGS.client.model_copy(update={"ping_interval_s": 0.02})
+    hub = Hub(SETTINGS.model_copy(update={"client": limits}), Store(), publish)
+    client = await Client(hub).subscribed("plain:a")
+    monkeypatch.setattr(client.connection.session, where, broken)
+    hub.direct(RefreshClients(client=client.connection.session.client))
+    client.say({"id": 9, "publish": {"channel": "plain:a", "data": 1}})
     await client.until(lambda: client.closed is not None)
     assert client.closed == Close(3004, "internal server error")
-    assert "command failed" in caplog.text
+    assert caplog.messages == ["session failed"]
+    assert hub.numbers()["num_subs"] == hub.numbers()["num_clients"] == 0
+
+
+async def test_unforeseen_error_closes_a_one_way_client(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same holds for the one request that it makes."""
+    client = Client(hub, ONE_WAY)
+    monkeypatch.setattr(client.connection.session, "connect", broken)
+    client.connection.connect(Connect())
+    assert client.closed == Close(3004, "internal server error")
+
+
+def broken(*_: object) -> None:
+    """Fail as nobody has foreseen."""
+    raise RecursionError
 
 
 # --- life
