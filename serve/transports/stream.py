@@ -143,6 +143,7 @@ class SessionStream(Response):
             self._begin(connection)
             await run(outlet, connection, send=self._send(outlet, send), receive=_dropped(receive))
         finally:
+            connection.lost()  # `run` may not have begun.
             self._emulation.remove(session)
 
     async def _send(self, outlet: Outlet, send: Send) -> None:
