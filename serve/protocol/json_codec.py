@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from serve.protocol.json_lenient import decoded
 from serve.protocol.messages import (
     Command,
     CommandBody,
@@ -125,7 +126,7 @@ def decode_connect(text: bytes) -> Connect:
     if not text.strip():
         return Connect()
     try:
-        return _decode_connect(text)
+        return decoded(text, _decode_connect)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DisconnectError(DisconnectCode.BAD_REQUEST) from error
 
@@ -146,7 +147,8 @@ class JsonCodec:
     def decode(self, frame: bytes) -> list[Command]:
         """See `Codec.decode`."""
         try:
-            return [_command(_decode_line(line)) for line in frame.strip().split(b"\n")]
+            lines = frame.strip().split(b"\n")
+            return [_command(decoded(line, _decode_line)) for line in lines]
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise DisconnectError(DisconnectCode.BAD_REQUEST) from error
 

@@ -87,6 +87,48 @@ def test_any_number_is_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        (rb"\ud83d", rb"\ufffd"),
+        (rb"\ude00", rb"\ufffd"),
+        (rb"cut \uD83D", rb"cut \ufffd"),
+        (rb"\ud83d\ud83d\ude00", rb"\ufffd\ud83d\ude00"),
+        (rb"\ud83d\u0041", rb"\ufffd\u0041"),
+        (rb"\ud83d \ude00", rb"\ufffd \ufffd"),
+        (rb"\\ud83d \udbff", rb"\\ud83d \ufffd"),
+        (rb"\\\ud83d\n", rb"\\\ufffd\n"),
+        (rb"\uD83D\uDE00 \udfff", rb"\uD83D\uDE00 \ufffd"),
+    ],
+)
+def test_half_a_character_is_replaced(sent: bytes, taken: bytes) -> None:
+    """Text may be cut within a surrogate pair; Go puts U+FFFD there, and so do we."""
+    (command,) = JSON.decode(b'{"id":1,"publish":{"channel":"c","data":{"a":"%b"}}}' % sent)
+    assert isinstance(command.body, Publish)
+    assert bytes(command.body.data) == b'{"a":"%b"}' % taken
+    assert decode_connect(b'{"name":"%b"}' % sent).name == json.loads(b'"%b"' % taken)
+
+
+def test_null_is_a_field_left_out() -> None:
+    """As Go takes it, but for data: there it is a value."""
+    connect, subscribe, publish, pong = JSON.decode(
+        b' {"id":1,"connect":{"token":null,"data":null,"subs":{"c":{"epoch":null}},"name":null}}\n'
+        b'{"id":2,"subscribe":{"channel":"c","offset":null,"tf":null},"rpc":null}\n'
+        b'{"id":3,"publish":{"channel":null,"data":{"a":null}}}\n'
+        b'{"id":null,"ping":{}}'
+    )
+    assert isinstance(connect.body, Connect)
+    assert (connect.body.token, connect.body.name) == ("", "")
+    assert connect.body.subs["c"].epoch == ""
+    assert bytes(connect.body.data) == b"null"
+    assert isinstance(subscribe.body, Subscribe)
+    assert (subscribe.body.channel, subscribe.body.offset) == ("c", 0)
+    assert isinstance(publish.body, Publish)
+    assert (publish.body.channel, bytes(publish.body.data)) == ("", b'{"a":null}')
+    assert pong.body is None
+    assert decode_connect(b'{"token":null}').token == ""
+
+
+@pytest.mark.parametrize(
     "frame",
     [
         b"",
@@ -102,6 +144,8 @@ def test_any_number_is_a_limit() -> None:
         b'{"id":1,"connect":{}}\n\n{"id":2,"connect":{}}',
         b'{"id":1,"subscribe":{"channel":7}}',
         b'{"id":1,"subscribe":{"channel":"\xff"}}',
+        b'{"id":1,"publish":{"channel":"c","data":"\xff"}}',
+        b'{"id":1,"publish":{"channel":"c","data":"\\ud83"}}',
         b'{"id":1,"subscribe":{"channel":"c","offset":-1}}',
         b'{"id":1,"x":' + b"[" * 100_000,
         b'{"id":1,"publish":{"channel":"c","data":' + b"[" * 100_000,
