@@ -172,7 +172,7 @@ async def _receive(
         frame = message["bytes"] if text is None else text.encode()
         if len(frame) > frame_bytes_max:
             connection.shut(Close(_TOO_BIG, "message too big"))
-        elif (text is None) is not binary:
+        elif text is not None and binary:
             connection.shut(DisconnectCode.BAD_REQUEST)
         else:
             take(frame)

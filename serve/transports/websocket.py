@@ -221,7 +221,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         if self._text and not _is_utf8(message):
             self._core.fail(1007, "not UTF-8")  # RFC 6455, section 8.1
-        elif self._text is self._connection.wire.codec.binary:
+        elif self._text and self._connection.wire.codec.binary:
             self._connection.shut(DisconnectCode.BAD_REQUEST)
         elif self._one_way:
             take_first(self._connection, message)

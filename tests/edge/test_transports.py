@@ -178,7 +178,7 @@ async def test_burst_comes_whole_and_in_order(edge: Edge) -> None:
 
 @pytest.mark.parametrize(
     ("frame", "code"),
-    [("", 3501), ("nonsense", 3501), ('{"id":1,"rpc":{}}', 3501), (b"{}", 3501)],
+    [("", 3501), ("nonsense", 3501), ('{"id":1,"rpc":{}}', 3501), (b'{"id":1,"x":"\xff"}', 3501)],
 )
 async def test_what_is_not_of_the_protocol_closes(
     edge: Edge, frame: str | bytes, code: int
@@ -188,6 +188,13 @@ async def test_what_is_not_of_the_protocol_closes(
         await ws.send(frame)
         assert (await closed(ws))[0] == code
         await subscribed(other, "plain:a")
+
+
+async def test_json_may_come_in_binary_frames(edge: Edge) -> None:
+    """Some clients send bytes always; they are answered by text."""
+    async with edge.connect() as ws:
+        await ws.send(b'{"id":1,"connect":{"name":"\xc3\xa9"}}')
+        assert (await hear(ws, 1))[0]["connect"]["client"]
 
 
 async def test_large_frame_is_refused(edge: Edge) -> None:
