@@ -246,8 +246,12 @@ class Deny:
     temporary: bool | None = None
 
     def __post_init__(self) -> None:
+        _check_number("Deny.code", self.code)
         if self.code not in _OWN_ERRORS and self.code not in set(ErrorCode):
             raise ValueError(f"Deny: {self.code} is no error code: take 400 to 1999, or 103")
+        check_text("Deny.reason", self.reason)
+        if not isinstance(self.temporary, bool | None):
+            raise TypeError(f"Deny.temporary is {_typed(self.temporary)}: give True, False or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +268,10 @@ class Disconnect:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        _check_number("Disconnect.code", self.code)
         if self.code not in _DISCONNECTS:
             raise ValueError(f"Disconnect: {self.code} is no close code: take 4000 to 4999")
+        check_text("Disconnect.reason", self.reason)
 
 
 Answer = (
@@ -278,3 +284,24 @@ Answer = (
     | Deny
     | Disconnect
 )
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what is no text, or none that can be sent.
+
+    Raises:
+        TypeError: It is of another type.
+        UnicodeEncodeError: It has no UTF-8.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {_typed(value)}: give text")
+    value.encode()
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {_typed(value)}: give a whole number")
+
+
+def _typed(value: object) -> str:
+    return f"of type {type(value).__name__}"

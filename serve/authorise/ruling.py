@@ -1,6 +1,7 @@
 """What follows from a function's answer. Sans-I/O; reads no clock."""
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -8,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Raw
 
+from actors.message import check_channel
 from serve.auth.tokens import Claims, Grant
 from serve.authorise.questions import (
     UNCHANGED,
@@ -26,6 +28,7 @@ from serve.authorise.questions import (
     RpcRequest,
     SubRefreshRequest,
     SubscribeRequest,
+    check_text,
 )
 from serve.protocol.messages import EMPTY, Close, CommandError, ErrorCode, OwnError, RpcResult
 
@@ -78,6 +81,7 @@ def ruling_of(request: Request, answer: object, wall_s: float) -> Ruling:
     Raises:
         TypeError: It is no answer to that, or holds what is no JSON.
         ValueError: As before.
+        MessageError: A channel in it has no valid name.
     """
     if isinstance(answer, Deny):
         return _refusal(answer)
@@ -99,11 +103,13 @@ def _refusal(answer: Deny) -> OwnError:
 
 
 def _connect(answer: AllowConnect, wall_s: float) -> Claims | ErrorCode:
-    if not isinstance(answer.user, str):
-        raise TypeError(f"AllowConnect.user is {_named(answer.user)}: give text")
+    check_text("AllowConnect.user", answer.user)
     if isinstance(answer.channels, str):
         raise TypeError("AllowConnect.channels is text: give a list of names")
     channels = {channel: Grant() for channel in answer.channels}
+    for channel in (*channels, *answer.subs):
+        check_text("AllowConnect: a channel", channel)
+        check_channel(channel)
     for channel, given in answer.subs.items():
         grant = _subscribe(given, wall_s)
         if isinstance(grant, ErrorCode):
@@ -177,7 +183,11 @@ def _override(given: Mapping[str, bool]) -> dict[str, bool]:
 
 
 def _ttl_s(expire_at_s: float | None, wall_s: float) -> float | None:
-    return None if expire_at_s is None else expire_at_s - wall_s
+    if expire_at_s is None:
+        return None
+    if math.isnan(expire_at_s):
+        raise ValueError("expire_at_s is not a number")
+    return expire_at_s - wall_s
 
 
 def _json(value: Any) -> Raw:

@@ -1,10 +1,12 @@
 """What follows from what a function returns."""
 
+import math
 from typing import Any
 
 import pytest
 from msgspec import Raw
 
+from actors.errors import MessageError
 from serve.auth.tokens import Claims, Grant
 from serve.authorise import (
     AllowConnect,
@@ -139,6 +141,27 @@ def test_disconnect_takes_close_codes_only(code: int) -> None:
         Disconnect(code)
 
 
+@pytest.mark.parametrize("kind", [Deny, Disconnect])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(4000.0, "x"), (403.0, "x"), (True, "x"), ("403", "x"), (None, "x"), (4000, None), (403, 7)],
+)
+def test_refusals_take_a_number_and_a_text(kind: Any, code: object, reason: object) -> None:
+    """Anything else is told in the user's own line, too, not when the client is to be told."""
+    with pytest.raises((TypeError, ValueError)):
+        kind(code, reason)
+
+
+def test_refusals_take_what_can_be_sent() -> None:
+    """Half a surrogate pair has no UTF-8; whether to try again is yes, no or nothing."""
+    with pytest.raises(UnicodeEncodeError):
+        Disconnect(4000, "\ud800")
+    with pytest.raises(UnicodeEncodeError):
+        Deny(403, "\ud800")
+    with pytest.raises(TypeError, match="temporary is of type str"):
+        Deny(403, "x", temporary="yes")  # type: ignore[arg-type]
+
+
 async def forgotten() -> None:
     """A coroutine."""
 
@@ -151,7 +174,13 @@ async def forgotten() -> None:
         (SUBSCRIBE, AllowPublish(), "an object of type AllowPublish"),
         (RPC, {"a": 1}, "return AllowRpc"),
         (CONNECT, AllowConnect(user=5), "AllowConnect.user"),  # type: ignore[arg-type]
+        (CONNECT, AllowConnect(user="\ud800"), "surrogates not allowed"),
         (CONNECT, AllowConnect(channels="news"), "AllowConnect.channels"),
+        (CONNECT, AllowConnect(channels=[5]), "a channel is of type int"),  # type: ignore[list-item]
+        (CONNECT, AllowConnect(channels=[""]), "channel is empty"),
+        (CONNECT, AllowConnect(channels=["a b"]), "channel has characters"),
+        (CONNECT, AllowConnect(subs={"": AllowSubscribe()}), "channel is empty"),
+        (CONNECT, AllowConnect(expire_at_s=math.nan), "expire_at_s"),
         (SUBSCRIBE, AllowSubscribe(override={"presense": True}), "there is no 'presense'"),
         (RPC, AllowRpc(object()), "object"),
         (REFRESH, AllowSubRefresh(), "return AllowRefresh"),
@@ -160,7 +189,7 @@ async def forgotten() -> None:
 )
 def test_what_is_no_answer_is_an_error(request_: Request, answer: object, told: str) -> None:
     """It says what was expected."""
-    with pytest.raises((TypeError, ValueError), match=told):
+    with pytest.raises((TypeError, ValueError, MessageError), match=told):
         ruling_of(request_, answer, NOW_S)
 
 
