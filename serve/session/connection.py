@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """The way to one client. Nothing here blocks or raises.
+    """The way to one client. Nothing here blocks, and only `close` may raise.
 
     Whoever makes a sink calls `Connection.lost` once, when the client cannot be reached any more;
     that must come within seconds of `close`.
@@ -61,7 +61,11 @@ class Sink(Protocol):
         ...
 
     def close(self, close: Close) -> None:
-        """End the connection, after what was written."""
+        """End the connection, after what was written.
+
+        Raises:
+            Exception: Code or reason cannot be sent. Nothing was done, and another close comes.
+        """
         ...
 
     def pause(self) -> None:
@@ -233,7 +237,13 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         self._hub.ended(self)
-        self._sink.close(close)
+        try:
+            self._sink.close(close)
+        except Exception:
+            # A code or reason that its transport cannot send. The client is to go all the same.
+            log.exception("client not closed as asked")
+            failed = DisconnectCode.INTERNAL_SERVER_ERROR
+            self._sink.close(Close(failed.value, failed.reason))
 
     def _arm(self) -> None:
         deadline = self.session.deadline()

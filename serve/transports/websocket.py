@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -146,11 +147,12 @@ class WebSocketProtocol(asyncio.Protocol):
         """See `Sink.close`."""
         if self._closing:
             return
+        if self._core.state is State.OPEN:  # Otherwise the client's own close is answered.
+            self._core.send_close(close.code, close.frame_reason)
         self._closing = True
         self.resume()  # The client's answer is to be read.
         if self._one_way:
             self._transport.write(farewell(ONE_WAY_WEBSOCKET_JSON, close))
-        self._core.send_close(close.code, close.frame_reason)
         self._write_core()
 
     def pause(self) -> None:

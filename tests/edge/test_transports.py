@@ -380,6 +380,19 @@ async def test_malformed_frames_get_their_code(listener: Edge, frame: bytes, cod
     await writer.wait_closed()
 
 
+async def test_client_that_closes_as_it_is_closed(
+    listener: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its close frame, come with what it is closed for, is answered; nothing fails."""
+    reader, writer = await raw(listener)
+    writer.write(b"\x81\x82\0\0\0\0[]" + b"\x88\x82\0\0\0\0\x03\xe8")
+    assert await rest(reader) == b"\x88\x02\x03\xe8"
+    await listener.until("num_clients", 0)
+    assert not caplog.messages
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_client_that_ignores_the_close_is_cut_off(
     listener: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

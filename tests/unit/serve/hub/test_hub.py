@@ -582,6 +582,24 @@ async def test_unforeseen_error_closes_a_one_way_client(
     assert client.closed == Close(3004, "internal server error")
 
 
+async def test_client_that_cannot_be_closed_as_asked_is_closed(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its transport cannot send is logged; the client is told 3004, and forgotten."""
+
+    class Choosy(Client):
+        def close(self, close: Close) -> None:
+            if close.code != 3004:
+                raise ValueError(close)
+            super().close(close)
+
+    client = await Choosy(hub).subscribed("plain:a")
+    client.connection.shut(Close(4000, "odd"))
+    assert client.closed == Close(3004, "internal server error")
+    assert caplog.messages == ["client not closed as asked"]
+    assert hub.numbers()["num_subs"] == len(hub._connections) == 0
+
+
 def broken(*_: object) -> None:
     """Fail as nobody has foreseen."""
     raise RecursionError
