@@ -21,6 +21,7 @@ from serve.auth.jwks import KeyReader
 from serve.authorise.ruling import Rule, no_rule
 from serve.directives.directive import ToClients
 from serve.hub.audience import Audience
+from serve.hub.beginning import Beginning
 from serve.hub.channel import Channel
 from serve.hub.healer import Healer
 from serve.hub.position_check import PositionCheck
@@ -99,6 +100,7 @@ class Hub:
         self._positions = PositionCheck(
             store, settings.client.position_check_s, self._channels.values, self._suspect
         )
+        self._beginning = Beginning(store, settings.client, self._healer, self._suspect)
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._closing = False
@@ -296,27 +298,7 @@ class Hub:
         channel.add(subscription, connection)
         self._healer.look(channel)
         await self._presence.enter(subscription)
-        return await self._position(channel, subscription)
-
-    async def _position(self, channel: Channel, subscription: Subscription) -> History:
-        await self._healer.settled(channel)
-        top, epoch = channel.order.top, channel.order.epoch
-        read = subscription.read(top, epoch, self.settings.client.recovery_max)
-        if read is None:
-            return History(top, epoch, [])
-        history = await self.store.history(
-            channel.name,
-            since=read.since,
-            limit=read.limit,
-            reverse=read.reverse,
-            meta_ttl_s=channel.options.history_meta_ttl_s,
-        )
-        if history.epoch != epoch:
-            subscription.lose()
-            self._suspect(channel)
-        elif history.offset < top:
-            raise UnavailableError("the history is behind the feed")
-        return history
+        return await self._beginning.read(channel, subscription)
 
     def entered(self, connection: Connection) -> None:
         """Let directives find a client: its user id is settled.

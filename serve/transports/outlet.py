@@ -17,8 +17,9 @@ _SEND_TIMEOUT_S: Final = 3.0
 class Outlet:
     """The `Sink` of clients whose transport is written to by a task.
 
-    Holds at most `bytes_max` bytes; a client that lets more gather is too slow, and what it has
-    not taken by then is dropped.
+    While a send is under way, at most `bytes_max` bytes wait behind it; a client that lets more
+    gather is too slow, and what waits is dropped. A sender that is free is given any amount: what
+    one turn of the event loop brings says nothing about how the client reads.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -28,6 +29,7 @@ class Outlet:
         self._bytes_max = bytes_max
         self._blocks: list[bytes] = []
         self._bytes = 0
+        self._sending = False
         self._news = asyncio.Event()
         self._end = asyncio.Event()
         self._readable = asyncio.Event()
@@ -37,11 +39,12 @@ class Outlet:
         """See `Sink.write`."""
         if self.ended is not None:
             return
-        self._bytes += len(block)
-        if self._bytes > self._bytes_max and self.connection is not None:
-            self._blocks.clear()
-            self.connection.slow()
-            return
+        if self._sending and self.connection is not None:
+            self._bytes += len(block)
+            if self._bytes > self._bytes_max:
+                self._blocks.clear()
+                self.connection.slow()
+                return
         self._blocks.append(block)
         self._news.set()
 
@@ -70,12 +73,17 @@ class Outlet:
         await self._readable.wait()
 
     async def take(self) -> list[bytes]:
-        """Wait for blocks, and return all there are, in order. Empty: it has `ended`."""
+        """Wait for blocks, and return all there are, in order. Empty: it has `ended`.
+
+        They count as being sent until the next call.
+        """
+        self._sending = False
         while not self._blocks and self.ended is None:
             self._news.clear()
             await self._news.wait()
         blocks, self._blocks = self._blocks, []
         self._bytes = 0
+        self._sending = True
         return blocks
 
 

@@ -90,6 +90,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._connection: Connection | None = None
         self._one_way = False
         self._closing = False
+        self._behind = 0
         self._parts: list[bytes] = []
         self._text = True
         self._timer: asyncio.TimerHandle | None = None
@@ -137,11 +138,14 @@ class WebSocketProtocol(asyncio.Protocol):
         """See `Sink.write`."""
         if self._closing:
             return
-        transport = self._transport
-        transport.write(block)
-        if transport.get_write_buffer_size() > self._limits.outbox_bytes_max:
+        # A block that found nothing before it may be of any size: only what waits behind it counts.
+        buffered = self._transport.get_write_buffer_size()
+        self._behind = self._behind + len(block) if buffered else 0
+        if min(self._behind, buffered + len(block)) > self._limits.outbox_bytes_max:
             assert self._connection is not None  # noqa: S101 - only a connection writes
             self._connection.slow()
+            return
+        self._transport.write(block)
 
     def close(self, close: Close) -> None:
         """See `Sink.close`."""

@@ -288,6 +288,22 @@ async def test_slow_client_is_closed_and_others_are_not(own: bool) -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
+async def test_client_that_reads_is_given_any_amount_at_once(own: bool) -> None:
+    """Larger than the outbox, and than what a socket takes: it is under way, and nothing waits."""
+    async with running(own=own, outbox_bytes_max=20_000) as edge:
+        client = await edge.connect(max_size=2**25, compression=None)
+        await subscribed(client, "plain:a")
+        body = b'{"data":"%b"}' % (b"x" * 2**23)
+        async with asyncio.timeout(20):
+            for n in range(2):
+                edge.deliver("plain:a", body)
+                edge.deliver("plain:a", b'{"data":%d}' % n)
+                large, small = (push["push"]["pub"]["data"] for push in await hear(client, 2))
+                assert (len(large), small) == (2**23, n)
+        await client.close()
+
+
+@pytest.mark.parametrize("own", [True, False])
 async def test_silent_client_is_closed(own: bool) -> None:
     """No connect: 3502. No pong: 3012."""
     async with running(own=own, stale_close_delay_s=0.05) as edge, edge.connect() as ws:
@@ -617,6 +633,24 @@ async def test_full_edge_refuses_streams() -> None:
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"http://{edge.host}/connection/uni_sse")
         assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("kind", ["uni_sse", "uni_http_stream"])
+async def test_stream_that_is_read_is_given_any_amount_at_once(kind: str) -> None:
+    """All that one read of the feed brings is handed to the sender."""
+    async with running(own=True, outbox_bytes_max=20_000) as edge, httpx.AsyncClient() as http:
+        url = f"http://{edge.host}/connection/{kind}"
+        async with http.stream("POST", url, content='{"subs":{"plain:a":{}}}') as response:
+            lines = response.aiter_lines()
+            async with asyncio.timeout(20):
+                while "connect" not in await anext(lines):
+                    pass
+                edge.deliver("plain:a", b'{"data":"%b"}' % (b"x" * 2**21))
+                edge.deliver("plain:a", b'{"data":"end"}')
+                heard = ""
+                while "end" not in heard:
+                    heard = await anext(lines)
+                    assert "disconnect" not in heard
 
 
 async def test_slow_stream_is_closed() -> None:
