@@ -2,7 +2,7 @@
 
 Sans-I/O. From its registration on, the hub offers a subscription every publication of the
 channel, in order. Until the reply is made it holds them; then it passes on, without a gap or a
-repeat, what comes after the position that the reply gave.
+repeat, what comes after the position that the reply gave, or, where it gave none, all of them.
 """
 
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ class Subscription:
         self.shape = shape if self.positioned or not isinstance(shape, Deltas) else STORED
         self.started = False
         self.position = 0
-        """After `start`: the last offset that the client was given."""
+        """After `start`: the last offset that the client was given; 0: it is not positioned."""
         self._was_recovering = recover is not None
         self._recover = recover if self.recoverable else None
         self._must_recover = must_recover
@@ -123,7 +123,8 @@ class Subscription:
             result.offset, result.epoch = history.offset, history.epoch
         if self._recover is not None:
             self._start_recovering(self._recover, history, result)
-        self.position = history.offset
+        # One without positions takes what comes: after a loss, offsets may begin again below.
+        self.position = history.offset if self.positioned else 0
         self.started = True
         if self._broken:
             raise DisconnectError(DisconnectCode.INSUFFICIENT_STATE)
@@ -154,7 +155,7 @@ class Subscription:
             self._hold(run)
             return None
         first, bodies = run
-        if not first:
+        if not first or not self.positioned:
             return run
         repeats = max(0, self.position + 1 - first)
         if repeats >= len(bodies):

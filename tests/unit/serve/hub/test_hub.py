@@ -399,6 +399,24 @@ async def test_epoch_that_changes_while_a_client_joins(hub: Hub, store: Store) -
     await first.until(lambda: first.pushes("unsubscribe") != [])
 
 
+async def test_epoch_that_changes_while_one_joins_who_needs_no_position(
+    hub: Hub, store: Store
+) -> None:
+    """It begins anew with the channel: the lower offsets are no repeats."""
+    await Client(hub).subscribed("loose:a")
+    hub.deliver([store.publish("loose:a", 1, 2, 3)])
+    store.gate.clear()
+    client = Client(hub)
+    client.say({"id": 1, "connect": {"subs": {"loose:a": {}, "loose:b": {}}}})
+    await settled()
+    del store._channels["loose:a"]
+    hub.deliver([store.publish("loose:a", "new")])
+    store.gate.set()
+    await client.until(lambda: client.data() == ["new"])
+    hub.deliver([store.publish("loose:a", "newer")])
+    assert client.data() == ["new", "newer"]
+
+
 async def test_history_behind_the_position_is_not_trusted(hub: Hub, store: Store) -> None:
     """A replica that lags must not make a client miss what is between: error 100, try again."""
     await Client(hub).subscribed("kept:a")
