@@ -30,6 +30,8 @@ class Order:
         """The last offset passed on."""
         self.epoch = ""
         self.known = not numbered
+        self.doubts = 0
+        """How often it was told to `suspect` the feed."""
         self._numbered = numbered
         self._runs: list[tuple[int, list[bytes]]] = []
         self._held: list[tuple[int, str, list[bytes]]] | None = [] if numbered else None
@@ -59,14 +61,20 @@ class Order:
 
     def suspect(self) -> None:
         """Know that the feed may have lost something: hold all until `heal`."""
+        self.doubts += 1
         if self._numbered and self._held is None:
             self._held = []
             self._held_count = 0
 
-    def heal(self, history: History) -> bool:
+    def heal(self, history: History, *, sure: bool = True) -> bool:
         """Go on with what the history had after the top; False: some of it was gone for good.
 
         Afterwards `waits` may still hold: there is more to be read.
+
+        Args:
+            history: What was read.
+            sure: There were no `doubts` since the read began: the feed has lost nothing that was
+                committed after it.
         """
         whole, reached = True, True
         if not self.known:
@@ -78,7 +86,7 @@ class Order:
         else:
             whole = self._append(history)
             reached = self.top >= history.offset
-        if reached and not self._overflowed:
+        if reached and sure and not self._overflowed:
             self._release()
         self._overflowed = False
         return whole

@@ -76,9 +76,10 @@ class Healer:
 
     async def _heal(self, channel: Channel) -> None:
         failures = idle = 0
+        order = channel.order
         try:
-            while channel.order.waits() and self._wanted(channel):
-                top = channel.order.top
+            while order.waits() and self._wanted(channel):
+                top, doubts = order.top, order.doubts
                 try:
                     history = await self._read(channel)
                 except UnavailableError as error:
@@ -86,8 +87,9 @@ class Healer:
                     await asyncio.sleep(_BACKOFF.wait_s(failures + 1))
                     failures += 1
                     continue
-                self._mend(channel, history)
-                idle = idle + 1 if channel.order.waits() and channel.order.top == top else 0
+                sure = order.doubts == doubts
+                self._mend(channel, history, sure=sure)
+                idle = idle + 1 if order.waits() and order.top == top and sure else 0
                 if idle >= _SKIP_AFTER:
                     self._skip(channel)
                 self._flush(channel)
@@ -107,8 +109,8 @@ class Healer:
                 meta_ttl_s=channel.options.history_meta_ttl_s,
             )
 
-    def _mend(self, channel: Channel, history: History) -> None:
-        if not channel.order.heal(history):
+    def _mend(self, channel: Channel, history: History, *, sure: bool) -> None:
+        if not channel.order.heal(history, sure=sure):
             log.warning("publications lost", extra={"channel": channel.name})
             channel.lose()
 

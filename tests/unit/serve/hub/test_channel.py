@@ -128,6 +128,21 @@ def test_suspicion_without_loss_changes_nothing() -> None:
     assert taken(order) == expected(5, 5)
 
 
+def test_answer_older_than_the_last_suspicion_is_not_the_end() -> None:
+    """What it has goes on, and the rest waits for another one."""
+    order = opened(1)
+    order.suspect()
+    asked = order.doubts
+    order.suspect()
+    assert order.heal(history(1, 2), sure=order.doubts == asked)
+    assert order.waits()
+    order.offer(3, "e", bodies(3, 3))
+    assert taken(order) == expected(2, 2)
+    assert order.heal(History(3, "e", expected(3, 3)))
+    assert not order.waits()
+    assert taken(order) == expected(3, 3)
+
+
 def test_new_epoch_is_a_loss_and_goes_on() -> None:
     """Positions of another epoch mean nothing; the new ones are passed on from the first seen."""
     order = opened(7)

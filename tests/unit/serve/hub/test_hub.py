@@ -17,7 +17,7 @@ from actors.pacing import Backoff
 from actors.partition import partition_of
 from actors.settings.client import ClientSettings
 from actors.settings.tree import AuthSettings
-from actors.store.interface import FeedGroup, FeedRecord
+from actors.store.interface import FeedGroup, FeedRecord, History
 from actors.store.memory.store import MemoryStore
 from serve.directives.directive import RefreshClients
 from serve.hub.hub import Hub
@@ -126,6 +126,71 @@ async def test_feed_gap_heals_without_another_publication(hub: Hub, store: Store
     for partition in range(8):
         hub.feed_gap(partition)
     await client.until(lambda: client.data() == [1])
+
+
+class LateAnswers(Store):
+    """The server has read the history; its answer is under way until the gate is open."""
+
+    async def history(self, channel: str, **how: Any) -> History:
+        """Read at once, and answer late."""
+        history = await MemoryStore.history(self, channel, **how)
+        await self.gate.wait()
+        self.reads += 1
+        return history
+
+
+async def test_gap_that_is_told_while_a_history_is_read() -> None:
+    """The answer may lack what was lost meanwhile: the history is read once more."""
+    store = LateAnswers()
+    hub = Hub(SETTINGS, store, refuse)
+    client = await Client(hub).subscribed("kept:a")
+    store.gate.clear()
+    hub.feed_gap(partition_of("kept:a", 8))
+    await settled()
+    store.publish("kept:a", 1)
+    hub.feed_gap(partition_of("kept:a", 8))
+    store.gate.set()
+    await client.until(lambda: client.data() == [1])
+    assert store.reads == 3
+
+
+async def test_gap_that_is_told_while_a_position_is_read() -> None:
+    """As when an edge starts: the position that a client is told is not older than the feed's."""
+    store = LateAnswers()
+    hub = Hub(SETTINGS, store, refuse)
+    store.gate.clear()
+    client = Client(hub)
+    client.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "kept:a"}})
+    await settled()
+    store.publish("kept:a", 1)
+    hub.feed_gap(partition_of("kept:a", 8))
+    store.gate.set()
+    await client.until(lambda: len(client.replies()) == 2)
+    assert client.replies()[1]["subscribe"]["offset"] == 1
+
+
+async def test_gaps_that_are_told_all_the_time_are_explained(
+    hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads that each come too early say nothing of the history: nobody is told of a loss."""
+    client = await Client(hub).subscribed("kept:a")
+    read = store.history
+    doubts = 10
+
+    async def disturbed(channel: str, **how: Any) -> History:
+        nonlocal doubts
+        doubts -= 1
+        if doubts > 0:
+            hub.feed_gap(partition_of("kept:a", 8))
+        return await read(channel, **how)
+
+    monkeypatch.setattr(store, "history", disturbed)
+    hub.feed_gap(partition_of("kept:a", 8))
+    hub.deliver([store.publish("kept:a", 1)])
+    await client.until(lambda: client.data() == [1])
+    await settled()
+    assert doubts <= 0
+    assert client.pushes("unsubscribe") == []
 
 
 async def test_healing_goes_on_when_the_store_comes_back(hub: Hub, store: Store) -> None:
