@@ -342,12 +342,15 @@ class EdgeStore(Protocol):
     ) -> None:
         """Put a client into a channel's presence, or renew it.
 
-        `announce` adds a join to the feed.
+        `announce` adds a join to the feed, unless the client was there.
         """
         ...
 
     async def leave(self, channel: str, client: str, info: bytes, *, announce: bool) -> None:
-        """Take a client out of a channel's presence; `announce` adds a leave to the feed."""
+        """Take a client out of a channel's presence.
+
+        `announce` adds a leave to the feed, if the client was there.
+        """
         ...
 
     async def presence(self, channel: str) -> dict[str, bytes]:

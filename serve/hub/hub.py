@@ -286,7 +286,12 @@ class Hub:
     # --- what connections need (see `serve.session.connection.Surroundings`)
 
     async def join(self, connection: Connection, subscription: Subscription) -> History:
-        """Register a subscription; return what it starts with, when it is in the presence."""
+        """Register a subscription; return what it starts with, when it is in the presence.
+
+        Raises:
+            CommandError: It wants to recover or nothing, and cannot. Nobody has seen it.
+            UnavailableError: The client is gone, or the store away; it is to be dropped.
+        """
         mine = self._connections.get(connection)
         if mine is None or connection.session.close is not None:
             raise UnavailableError("the client is gone")
@@ -297,8 +302,12 @@ class Hub:
             self._channels[channel.name] = channel
         channel.add(subscription, connection)
         self._healer.look(channel)
+        history = await self._beginning.read(channel, subscription)
+        subscription.check(history)
+        if subscription not in mine:
+            raise UnavailableError("the client has gone meanwhile")
         await self._presence.enter(subscription)
-        return await self._beginning.read(channel, subscription)
+        return history
 
     def entered(self, connection: Connection) -> None:
         """Let directives find a client: its user id is settled.

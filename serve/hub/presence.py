@@ -6,7 +6,9 @@ themselves.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec import Struct, json
@@ -26,18 +28,26 @@ class _Who(Struct):
     client: str
 
 
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+    """How many have it, or wait for it."""
+
+
 class PresenceKeeper:
     """Enter, renew and remove what stands in the presence for this edge's clients.
 
-    A client that leaves a channel and comes back at once is there in the end: the one call waits
-    for the other, whichever connections to the server they take.
+    What is done for one client in one channel is done in turn, whichever connections to the server
+    it takes: one that leaves and comes back at once is there in the end, and one that leaves while
+    it enters, or is renewed, is not.
     """
 
     def __init__(self, store: EdgeStore, limits: ClientSettings) -> None:
         self._store = store
         self._limits = limits
         self._entries: dict[Subscription, str] = {}
-        self._leaving: dict[tuple[str, str], asyncio.Event] = {}
+        self._turns: dict[tuple[str, str], _Turn] = {}
         self._task: asyncio.Task[None] | None = None
 
     def __contains__(self, subscription: Subscription) -> bool:
@@ -63,10 +73,7 @@ class PresenceKeeper:
         if subscription.options.presence or subscription.options.join_leave:
             client = json.decode(subscription.info, type=_Who).client
             self._entries[subscription] = client
-            while leaving := self._leaving.get((subscription.channel, client)):
-                await leaving.wait()
-            if subscription in self._entries:
-                await self._put(subscription, client, announce=subscription.options.join_leave)
+            await self._put(subscription, client, announce=subscription.options.join_leave)
 
     async def leave(self, subscriptions: Sequence[Subscription]) -> None:
         """Let others see them no more. What cannot be removed now expires."""
@@ -82,7 +89,6 @@ class PresenceKeeper:
                 *(
                     self._put(subscription, client, announce=False)
                     for subscription, client in entries[start : start + _BATCH]
-                    if subscription in self._entries
                 ),
                 return_exceptions=True,
             )
@@ -97,37 +103,41 @@ class PresenceKeeper:
             await self.renew()
 
     async def _put(self, subscription: Subscription, client: str, *, announce: bool) -> None:
-        await self._store.enter(
-            subscription.channel,
-            client,
-            subscription.info,
-            ttl_s=self._limits.presence_ttl_s,
-            announce=announce,
-        )
-        if subscription not in self._entries and not self._is_back(subscription.channel, client):
-            # It left meanwhile, and the two calls may have changed places on their way.
-            await self._remove(subscription, client, announce=announce)
-
-    def _is_back(self, channel: str, client: str) -> bool:
-        return any(
-            other.channel == channel and whose == client for other, whose in self._entries.items()
-        )
+        async with self._turn(subscription.channel, client):
+            if subscription in self._entries:
+                await self._store.enter(
+                    subscription.channel,
+                    client,
+                    subscription.info,
+                    ttl_s=self._limits.presence_ttl_s,
+                    announce=announce,
+                )
 
     async def _leave(self, subscription: Subscription) -> None:
         client = self._entries.pop(subscription, None)
-        if client is not None:
-            await self._remove(subscription, client, announce=subscription.options.join_leave)
+        if client is None:
+            return
+        async with self._turn(subscription.channel, client):
+            try:
+                await self._store.leave(
+                    subscription.channel,
+                    client,
+                    subscription.info,
+                    announce=subscription.options.join_leave,
+                )
+            except UnavailableError as error:
+                log.warning("presence not removed, it will expire", extra={"why": str(error)})
 
-    async def _remove(self, subscription: Subscription, client: str, *, announce: bool) -> None:
-        key, done = (subscription.channel, client), asyncio.Event()
-        self._leaving[key] = done
+    @asynccontextmanager
+    async def _turn(self, channel: str, client: str) -> AsyncIterator[None]:
+        """Wait for those who have come before, in their order."""
+        key = channel, client
+        turn = self._turns.setdefault(key, _Turn())
+        turn.wanted += 1
         try:
-            await self._store.leave(
-                subscription.channel, client, subscription.info, announce=announce
-            )
-        except UnavailableError as error:
-            log.warning("presence not removed, it will expire", extra={"why": str(error)})
+            async with turn.lock:
+                yield
         finally:
-            done.set()
-            if self._leaving.get(key) is done:
-                del self._leaving[key]
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[key]

@@ -112,6 +112,7 @@ class Subscription:
             CommandError: The client wanted to recover or nothing, and cannot.
             DisconnectError: What came meanwhile does not follow on the history.
         """
+        self.check(history)
         result = SubscribeResult(
             recoverable=self.recoverable,
             positioned=self.positioned,
@@ -130,21 +131,33 @@ class Subscription:
             raise DisconnectError(DisconnectCode.INSUFFICIENT_STATE)
         return result
 
+    def check(self, history: History) -> None:
+        """Make sure that `start` will not refuse what was read.
+
+        Raises:
+            CommandError: The client wanted to recover or nothing, and cannot.
+        """
+        if self._must_recover and self._recover is not None:
+            whole, _ = self._missed(self._recover, history)
+            if not whole:
+                raise CommandError(ErrorCode.UNRECOVERABLE_POSITION)
+
     def _start_recovering(
         self, ask: StreamPosition, history: History, result: SubscribeResult
     ) -> None:
-        missed = self.shape.shaped([(offset, [body]) for offset, body in history.publications])
-        if self.options.force_recovery_mode == "cache":
-            missed = missed[:1]  # The newest comes first.
-            result.recovered = cached(ask, history) and bool(missed or not history.publications)
-        else:
-            result.recovered = recovered(ask, history)
+        result.recovered, missed = self._missed(ask, history)
         if result.recovered:
             result.publications = [publication(offset, body) for offset, (body,) in missed]
             # The client goes forward from here with each of the publications.
             result.offset = ask.offset
-        elif self._must_recover:
-            raise CommandError(ErrorCode.UNRECOVERABLE_POSITION)
+
+    def _missed(self, ask: StreamPosition, history: History) -> tuple[bool, Sequence[Run]]:
+        """Return whether the client can recover, and what it missed, in its shape."""
+        missed = self.shape.shaped([(offset, [body]) for offset, body in history.publications])
+        if self.options.force_recovery_mode == "cache":
+            missed = missed[:1]  # The newest comes first.
+            return cached(ask, history) and bool(missed or not history.publications), missed
+        return recovered(ask, history), missed
 
     def offer(self, run: Run) -> Run | None:
         """Take publications that follow on those offered before; return what to send now.

@@ -620,6 +620,31 @@ async def test_presence_names_who_is_there(store: Store) -> None:
     assert [record.seq for record in records] == [0, 0]
 
 
+async def test_only_changes_of_presence_are_announced(store: Store) -> None:
+    """A join of one who is there, and a leave of one who is not, are not told, however asked."""
+
+    async def enter(ttl_s: float = 60) -> None:
+        await store.edge.enter(CHANNEL, "c1", b'{"client":"c1"}', ttl_s=ttl_s, announce=True)
+
+    async def leave() -> None:
+        await store.edge.leave(CHANNEL, "c1", b'{"client":"c1"}', announce=True)
+
+    await leave()
+    await enter()
+    await enter()
+    await leave()
+    await leave()
+    await enter(ttl_s=0.02)
+    async with asyncio.timeout(5):
+        while await store.edge.presence(CHANNEL):
+            await asyncio.sleep(0.01)
+    await leave()
+    await enter()
+    records = await store.edge.read_feed({P: FIRST_ID}, limit=9, block_s=1)
+    kinds = [kind for record in records for _, kind, _ in record.joins]
+    assert kinds == ["join", "leave", "join", "join"]
+
+
 async def test_presence_that_is_not_renewed_expires(store: Store) -> None:
     """A client whose edge died is gone after the entry's time."""
     await store.edge.enter(CHANNEL, "c1", b"{}", ttl_s=0.02, announce=False)

@@ -311,14 +311,16 @@ class MemoryStore:
         self, channel: str, client: str, info: bytes, *, ttl_s: float, announce: bool
     ) -> None:
         """See `EdgeStore.enter`."""
+        there = client in await self.presence(channel)
         self._channel(channel).presence[client] = (info, self._clock() + ttl_s)
-        if announce:
+        if announce and not there:
             await self._announce(channel, "join", info)
 
     async def leave(self, channel: str, client: str, info: bytes, *, announce: bool) -> None:
         """See `EdgeStore.leave`."""
+        there = client in await self.presence(channel)
         self._channel(channel).presence.pop(client, None)
-        if announce:
+        if announce and there:
             await self._announce(channel, "leave", info)
 
     async def presence(self, channel: str) -> dict[str, bytes]:

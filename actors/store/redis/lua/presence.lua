@@ -2,7 +2,9 @@
 --
 -- KEYS: presence (hash client -> info), presence_expiry (sorted set client -> expiry in ms), feed.
 -- ARGV: 'enter', client, info, ttl_ms, record or '' | 'leave', client, info, 0, record or ''
---       | 'list'. The record goes to the feed as a presence change.
+--       | 'list'; then (but for 'list') the most records of the feed. The record goes to the feed as
+--       a presence change, if there is one: who is there already does not join, who is not does
+--       not leave.
 -- Returns client, info, client, info ... for 'list'.
 
 local time = redis.call('TIME')
@@ -15,16 +17,17 @@ for from = 1, #gone, 1000 do
 end
 
 if ARGV[1] == 'list' then return redis.call('HGETALL', KEYS[1]) end
+local changed
 if ARGV[1] == 'enter' then
-  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+  changed = redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
   redis.call('ZADD', KEYS[2], now_ms + tonumber(ARGV[4]), ARGV[2])
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
 else
-  redis.call('HDEL', KEYS[1], ARGV[2])
+  changed = redis.call('HDEL', KEYS[1], ARGV[2])
   redis.call('ZREM', KEYS[2], ARGV[2])
 end
-if ARGV[5] ~= '' then
+if changed == 1 and ARGV[5] ~= '' then
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[6], '*', 'j', ARGV[5])
 end
 return {}

@@ -595,7 +595,80 @@ async def test_leave_during_a_renewal_is_final() -> None:
     await settled()
     gate.set()
     await renewal
+    await settled()
     assert await store.presence("seen:a") == {}
+
+
+def told(store: MemoryStore, client: Client) -> list[str]:
+    """Return what the feed says of a client, in order."""
+    records = [record for feed in store._feeds.values() for record in feed]
+    mine = client.connection.session.client.encode()
+    return [kind for record in records for _, kind, info in record.joins if mine in info]
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_client_that_goes_while_it_enters_is_told_once(late: bool) -> None:
+    """Whether the server had taken it in before it left, or did so only afterwards."""
+    gate = asyncio.Event()
+
+    class Slow(Store):
+        async def enter(self, channel: str, client: str, info: bytes, **how: Any) -> None:
+            if late:
+                await gate.wait()
+            await super().enter(channel, client, info, **how)
+            await gate.wait()
+
+    store = Slow()
+    hub = Hub(SETTINGS, store, refuse)
+    client = Client(hub)
+    client.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "seen:a"}})
+    await settled()
+    client.connection.lost()
+    await settled()
+    gate.set()
+    await settled()
+    assert told(store, client) == ["join", "leave"]
+    assert await store.presence("seen:a") == {}
+
+
+async def test_client_that_did_not_enter_does_not_leave() -> None:
+    """The server was away when it would have come."""
+
+    class Away(Store):
+        async def enter(self, channel: str, client: str, info: bytes, **how: Any) -> None:
+            raise UnavailableError("away")
+
+    store = Away()
+    client = await Client(Hub(SETTINGS, store, refuse)).subscribed("seen:a")
+    assert client.replies()[1]["error"]["code"] == 100
+    await settled()
+    assert told(store, client) == []
+
+
+async def test_client_that_is_refused_is_not_told(store: Store) -> None:
+    """Who wants to recover or nothing, and cannot, was never there."""
+    seen = SETTINGS.namespaces["kept"].model_copy(update={"presence": True, "join_leave": True})
+    hub = Hub(SETTINGS.model_copy(update={"channels": seen}), store, refuse)
+    wish = {"recover": True, "offset": 5, "epoch": "other", "flag": 2}
+    client = await Client(hub).subscribed("a", **wish)
+    assert client.replies()[1]["error"]["code"] == 112
+    await settled()
+    assert told(store, client) == []
+
+
+async def test_client_that_goes_while_its_position_is_read_is_not_told(store: Store) -> None:
+    """It was not there yet."""
+    seen = SETTINGS.namespaces["kept"].model_copy(update={"presence": True, "join_leave": True})
+    hub = Hub(SETTINGS.model_copy(update={"channels": seen}), store, refuse)
+    store.gate.clear()
+    client = Client(hub)
+    client.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}})
+    await settled()
+    client.connection.lost()
+    store.gate.set()
+    await settled()
+    assert store.reads == 1
+    assert told(store, client) == []
 
 
 # --- publish
