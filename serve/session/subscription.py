@@ -153,10 +153,14 @@ class Subscription:
 
     def _missed(self, ask: StreamPosition, history: History) -> tuple[bool, Sequence[Run]]:
         """Return whether the client can recover, and what it missed, in its shape."""
+        cache = self.options.force_recovery_mode == "cache"
+        if cache and (ask.offset, ask.epoch) == (history.offset, history.epoch):
+            # It has the latest, though the history may have been read, as the feed was behind.
+            return history.offset > 0, []
         missed = self.shape.shaped([(offset, [body]) for offset, body in history.publications])
-        if self.options.force_recovery_mode == "cache":
-            missed = missed[:1]  # The newest comes first.
-            return cached(ask, history) and bool(missed or not history.publications), missed
+        if cache:
+            # The newest comes first. https://centrifugal.dev/docs/server/cache_recovery
+            return bool(missed) and history.publications[0][0] == history.offset, missed[:1]
         return recovered(ask, history), missed
 
     def offer(self, run: Run) -> Run | None:
@@ -225,13 +229,3 @@ def recovered(ask: StreamPosition, history: History) -> bool:
         return ask.offset == history.offset
     first, last = history.publications[0][0], history.publications[-1][0]
     return first == ask.offset + 1 and last == history.offset
-
-
-def cached(ask: StreamPosition, history: History) -> bool:
-    """Tell whether the client is, or will be by the newest publication, which is first, at the top.
-
-    https://centrifugal.dev/docs/server/cache_recovery
-    """
-    if not history.publications:
-        return 0 < ask.offset == history.offset and ask.epoch == history.epoch
-    return history.publications[0][0] == history.offset

@@ -22,7 +22,7 @@ from actors.store.memory.store import MemoryStore
 from serve.directives.directive import RefreshClients
 from serve.hub.hub import Hub
 from serve.protocol.messages import Close, Connect, Subscribe
-from tests.hub_client import ONE_WAY, SETTINGS, STREAM, Client, Store, refuse, settled
+from tests.hub_client import CACHE, ONE_WAY, SETTINGS, STREAM, Client, Store, refuse, settled
 
 
 @pytest.fixture
@@ -445,6 +445,25 @@ async def test_cache_mode_without_a_latest(hub: Hub) -> None:
     client = await Client(hub).subscribed("latest:empty")
     reply = client.replies()[1]["subscribe"]
     assert ("recovered" in reply, reply["was_recovering"]) == (False, True)
+
+
+@pytest.mark.parametrize("wishes", [{}, {"tf": {"key": "is", "cmp": "eq", "val": "wanted"}}])
+async def test_cache_mode_repeats_nothing_while_the_feed_is_behind(
+    store: Store, wishes: dict[str, Any]
+) -> None:
+    """A client that has the latest publication already, from another edge, recovers without it."""
+    filtered = CACHE.model_copy(update={"allow_tags_filter": True})
+    hub = Hub(SETTINGS.model_copy(update={"channels": filtered}), store, refuse)
+    await Client(hub).subscribed("a")
+    hub.deliver([store.publish("a", 1)])
+    late = store.publish("a", 2)
+    epoch = store._channel("a").epoch
+    client = await Client(hub).subscribed("a", recover=True, offset=2, epoch=epoch, **wishes)
+    result = client.replies()[1]["subscribe"]
+    assert (result["recovered"], result["offset"]) == (True, 2)
+    assert "publications" not in result
+    hub.deliver([late, store.publish("a", 3, tags={"is": "wanted"})])
+    assert client.data() == [3]
 
 
 async def test_epoch_that_changes_while_a_client_joins(hub: Hub, store: Store) -> None:
