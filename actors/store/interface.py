@@ -118,6 +118,8 @@ class FeedRecord(msgspec.Struct, gc=False):
         bodies: See `Group.bodies`.
         acks: Results, for whoever waits.
         joins: Presence changes: (channel, "join" or "leave", ClientInfo as JSON text).
+        last_seq: Where `seq` is 0: that of the last record before this one which was counted; 0:
+            there was none, or it is not known.
     """
 
     partition: int
@@ -128,6 +130,7 @@ class FeedRecord(msgspec.Struct, gc=False):
     bodies: list[bytes]
     acks: list[Ack]
     joins: list[tuple[str, str, bytes]] = []
+    last_seq: int = 0
 
 
 class NewMessage(msgspec.Struct, frozen=True, gc=False):

@@ -166,16 +166,18 @@ class FeedFollower:
         for index, record in enumerate(records):
             partition = record.partition
             self._after[partition] = record.id
-            if record.seq == 0:  # joins and leaves are not counted
-                continue
-            expected = self._seqs[partition] + 1
-            self._seqs[partition] = record.seq
-            self._moved_at[partition] = now
-            if record.seq != expected:
+            known = self._seqs[partition]
+            if record.seq:
+                before = record.seq - 1
+                self._moved_at[partition] = now
+            else:  # joins and leaves are not counted
+                before = record.last_seq or known
+            self._seqs[partition] = record.seq or before
+            if before != known:
                 if index > start:
                     self._on_records(records[start:index])
                 start = index
-                self._tell_gap(partition, expected, record.seq)
+                self._tell_gap(partition, known + 1, before + 1)
         self._on_records(records[start:])
 
     def _tell_gap(self, partition: int, expected: int, found: int) -> None:

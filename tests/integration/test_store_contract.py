@@ -620,6 +620,18 @@ async def test_presence_names_who_is_there(store: Store) -> None:
     assert [record.seq for record in records] == [0, 0]
 
 
+async def test_joins_say_what_was_committed_before_them(store: Store) -> None:
+    """So that one whose commits were pushed out of the feed shows the gap. They are not counted."""
+    await store.edge.enter(CHANNEL, "c1", b"{}", ttl_s=60, announce=True)
+    entries = await fill(store, 2)
+    store.ledger.commit([own(entries[:1], [group(entries[:1])])])
+    await store.edge.leave(CHANNEL, "c1", b"{}", announce=True)
+    store.ledger.commit([own(entries[1:], [group(entries[1:])], entries[0].id)])
+    records = await store.edge.read_feed({P: FIRST_ID}, limit=9, block_s=1)
+    assert [(r.seq, r.last_seq) for r in records if r.joins] == [(0, 0), (0, 1)]
+    assert [r.seq for r in records if not r.joins] == [1, 2]
+
+
 async def test_only_changes_of_presence_are_announced(store: Store) -> None:
     """A join of one who is there, and a leave of one who is not, are not told, however asked."""
 

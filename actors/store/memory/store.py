@@ -362,8 +362,9 @@ class MemoryStore:
 
     async def _announce(self, channel: str, kind: str, info: bytes) -> None:
         partition = partition_of(channel, self.partitions)
+        joins, last_seq = [(channel, kind, info)], self._seqs.get(partition, 0)
         self._append_record(
-            FeedRecord(partition, self._next_id(), 0, 0.0, [], [], [], [(channel, kind, info)])
+            FeedRecord(partition, self._next_id(), 0, 0.0, [], [], [], joins, last_seq)
         )
         await self._tell()
 

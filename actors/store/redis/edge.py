@@ -194,6 +194,7 @@ class RedisEdgeStore:
             self._keys.presence(p, channel),
             self._keys.presence_expiry(p, channel),
             self._keys.feed(p),
+            self._keys.applied(p),
         ]
         with translated(self._url):
             return await self._presence.run_async(
@@ -226,7 +227,8 @@ def _record(partition: int, record_id: str, fields: Mapping[bytes, bytes]) -> Fe
     if change is not None:
         channel, kind, info = _decode_join(change)
         joins = [(channel, kind, info.encode())]
-        return FeedRecord(partition, record_id, 0, 0.0, [], [], [], joins)
+        last_seq = int(fields.get(b"s", 0))  # records of before it was written have none
+        return FeedRecord(partition, record_id, 0, 0.0, [], [], [], joins, last_seq)
     header = _decode_header(fields[b"h"])
     return FeedRecord(
         partition=partition,

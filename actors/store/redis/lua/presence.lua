@@ -1,6 +1,7 @@
 -- Who is in a channel. Entries that were not renewed in time are taken out first.
 --
--- KEYS: presence (hash client -> info), presence_expiry (sorted set client -> expiry in ms), feed.
+-- KEYS: presence (hash client -> info), presence_expiry (sorted set client -> expiry in ms), feed,
+--       applied.
 -- ARGV: 'enter', client, info, ttl_ms, record or '' | 'leave', client, info, 0, record or ''
 --       | 'list'; then (but for 'list') the most records of the feed. The record goes to the feed as
 --       a presence change, if there is one: who is there already does not join, who is not does
@@ -28,6 +29,8 @@ else
   redis.call('ZREM', KEYS[2], ARGV[2])
 end
 if changed == 1 and ARGV[5] ~= '' then
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[6], '*', 'j', ARGV[5])
+  -- Its place may be that of a commit which somebody has not read yet: the number shows the gap.
+  local seq = redis.call('HGET', KEYS[4], 'seq') or '0'
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[6], '*', 'j', ARGV[5], 's', seq)
 end
 return {}

@@ -12,8 +12,8 @@ from actors.store.memory.store import MemoryStore
 from serve.hub.feed import FeedFollower
 
 
-def record(partition: int, seq: int, *, at: int = 0) -> FeedRecord:
-    return FeedRecord(partition, f"{at or 1000 + seq}-0", seq, 0.0, [], [], [])
+def record(partition: int, seq: int, *, at: int = 0, last_seq: int = 0) -> FeedRecord:
+    return FeedRecord(partition, f"{at or 1000 + seq}-0", seq, 0.0, [], [], [], last_seq=last_seq)
 
 
 class ScriptedStore(MemoryStore):
@@ -137,6 +137,19 @@ async def test_joins_are_not_counted() -> None:
 
     assert told[1:] == ["0:1", "0:0", "0:2"]
     assert follower.moved_at(0) is not None
+
+
+@pytest.mark.parametrize(("last_seq", "gap"), [(1, False), (3, True), (0, False)])
+async def test_joins_tell_of_commits_that_they_pushed_out(last_seq: int, gap: bool) -> None:
+    """They take places in the feed; those of an older version do not say what is before them."""
+    join = record(0, 0, at=1003, last_seq=last_seq)
+    after = record(0, last_seq + 1 if last_seq else 2, at=1004)
+    store = ScriptedStore([[record(0, 1)], [join, after]], seqs={0: 0})
+
+    told, follower = await follow(store)
+    await follower.close()
+
+    assert told[1:] == ["0:1", *(["gap 0"] if gap else []), "0:0", f"0:{after.seq}"]
 
 
 async def test_outage_is_waited_out() -> None:
