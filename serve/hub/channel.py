@@ -99,10 +99,10 @@ class Order:
                 break
         self._release()
 
-    def take(self) -> list[Run]:
+    def take(self) -> Sequence[Run]:
         """Return, once, what is in order, oldest first."""
         runs, self._runs = self._runs, []
-        return [(first, bodies) for first, bodies in runs]
+        return runs
 
     def _append(self, history: History) -> bool:
         if not history.publications:
