@@ -257,7 +257,8 @@ class FeedSettings(_Part):
     """The streams that edges follow."""
 
     records_max: Annotated[int, Field(ge=100)] = 10_000
-    """Committed batches that a partition's feed keeps; an edge behind them heals from history."""
+    """Committed batches, joins and leaves that a partition's feed keeps; an edge behind them heals
+    from history."""
 
 
 class DeadSettings(_Part):
