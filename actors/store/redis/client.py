@@ -22,6 +22,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.retry import Retry
 
 from actors.errors import SettingsError, UnavailableError
+from actors.store.redis.turns import InTurn
 
 SyncClient = redis.Redis | redis.cluster.RedisCluster
 AsyncClient = redis.asyncio.Redis | redis.asyncio.cluster.RedisCluster
@@ -120,7 +121,10 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
 
 
 def async_client(url: str, *, timeout_s: float) -> AsyncClient:
-    """Make a client for an event loop. See `sync_client`."""
+    """Make a client for an event loop, whose calls wait for their turn (`InTurn`).
+
+    What blocks needs a client of its own: it keeps its turn while it waits. See `sync_client`.
+    """
     options = _options(timeout_s, AsyncRetry(redis.backoff.NoBackoff(), 0))
     scheme, hosts = parse_url(url)
     if scheme.endswith("+sentinel"):
@@ -135,8 +139,8 @@ def async_client(url: str, *, timeout_s: float) -> AsyncClient:
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
-        return redis.asyncio.cluster.RedisCluster.from_url(_plain(url), **options)
-    return redis.asyncio.Redis.from_url(url, **options)
+        return _AsyncCluster.from_url(_plain(url), **options)
+    return _AsyncPlain.from_url(url, **options)
 
 
 class _OverSentinel(redis.Redis):
@@ -150,7 +154,15 @@ class _OverSentinel(redis.Redis):
             each.close()
 
 
-class _AsyncOverSentinel(redis.asyncio.Redis):
+class _AsyncPlain(InTurn, redis.asyncio.Redis):  # type: ignore[misc] # the library's own bases do not agree
+    """One server."""
+
+
+class _AsyncCluster(InTurn, redis.asyncio.cluster.RedisCluster):  # type: ignore[misc] # the library's own bases do not agree
+    """A Cluster."""
+
+
+class _AsyncOverSentinel(_AsyncPlain):
     """See `_OverSentinel`."""
 
     watchers: redis.asyncio.sentinel.Sentinel

@@ -54,8 +54,10 @@ class RedisEdgeStore:
         self._cluster = is_cluster(url)
         self._client = async_client(url, timeout_s=timeout_s)
         self._blocking = async_client(url, timeout_s=timeout_s + block_s_max)
+        # Apart: there may be many who wait at boxes, and the feed must not wait for its turn.
+        self._at_boxes = async_client(url, timeout_s=timeout_s + block_s_max)
         self.dead_letters = RedisDeadLetters(self._client, url, keys)
-        self.boxes = RedisBoxes(self._client, self._blocking, url, keys)
+        self.boxes = RedisBoxes(self._client, self._at_boxes, url, keys)
         self.control = RedisControl(self._client, self._blocking, url, keys)
         self._enqueue = Script("enqueue")
         self._history = Script("history")
@@ -216,6 +218,7 @@ class RedisEdgeStore:
         """Close the connections."""
         await self._client.aclose()
         await self._blocking.aclose()
+        await self._at_boxes.aclose()
 
 
 def _join(channel: str, kind: str, info: bytes) -> bytes:
