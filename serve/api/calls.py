@@ -39,7 +39,7 @@ IDEMPOTENCY_KEY_MAX: Final = 255
 """Bytes of an idempotency key: it is part of a key in Valkey."""
 
 COMMANDS_MAX: Final = 10_000
-"""Commands of one batch."""
+"""Commands of one batch, or channels of a broadcast: in a batch, each channel counts as one."""
 
 
 class _Publication(msgspec.Struct, omit_defaults=True):
@@ -143,8 +143,8 @@ class ApiCalls:
 
     async def batch(self, request: BatchRequest) -> list[Reply]:
         """Do several calls; an error is the reply of its call alone."""
-        if len(request.commands) > COMMANDS_MAX:
-            raise ApiError(ErrorCode.BAD_REQUEST, f"more than {COMMANDS_MAX} commands")
+        if sum(map(weight, request.commands)) > COMMANDS_MAX:
+            raise ApiError(ErrorCode.BAD_REQUEST, f"more than {COMMANDS_MAX} commands and channels")
         if not request.parallel:
             return [await self.do(command) for command in request.commands]
         # All that publishes goes in together, and so in order; the rest runs beside it.
@@ -212,12 +212,21 @@ class ApiCalls:
             raise ApiError(ErrorCode.NOT_AVAILABLE, "the channel keeps no presence")
 
 
+def weight(command: Command) -> int:
+    """Return for how many commands one counts."""
+    return 1 if command.broadcast is None else max(1, len(command.broadcast.channels))
+
+
 def _outgoing(request: PublishRequest | BroadcastRequest) -> list[Outgoing]:
     """Return what a request publishes; the intake checks channels and data.
 
     Raises:
-        MessageError: The base64, the idempotency key or the version is not one.
+        MessageError: The base64, the idempotency key or the version is not one, or there are too
+            many channels.
     """
+    channels = [request.channel] if isinstance(request, PublishRequest) else request.channels
+    if len(channels) > COMMANDS_MAX:
+        raise MessageError(f"more than {COMMANDS_MAX} channels")
     if request.idempotency_key and len(request.idempotency_key.encode()) > IDEMPOTENCY_KEY_MAX:
         raise MessageError(f"idempotency_key is longer than {IDEMPOTENCY_KEY_MAX} bytes")
     version, version_epoch = request.version or 0, request.version_epoch or ""
@@ -231,7 +240,6 @@ def _outgoing(request: PublishRequest | BroadcastRequest) -> list[Outgoing]:
         version=version,
         version_epoch=version_epoch,
     )
-    channels = [request.channel] if isinstance(request, PublishRequest) else request.channels
     if not channels:
         raise MessageError("channels is empty")
     return [Outgoing(channel, data, meta) for channel in channels]

@@ -85,8 +85,8 @@ class Intake:
     where the store's answer is lost and the call repeated. All that arrives within one turn of the
     event loop, or while a call is under way, goes in one call for each partition.
 
-    At most `waiting_max` messages, and `waiting_bytes_max` bytes of data, wait for their results;
-    more are refused as by a full queue.
+    At most `waiting_max` messages, and `waiting_bytes_max` bytes of data, tags and the like, wait
+    for their results; more are refused as by a full queue.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Intake:
             knows: Whether a channel's namespace is in the settings.
             timeout_s: How long a message may take from the call to its result.
             waiting_max: Messages that may wait.
-            waiting_bytes_max: Bytes of their data.
+            waiting_bytes_max: Bytes of their data and their `Meta`.
             clock: Monotonic seconds.
             backoff: Waits between calls that failed.
         """
@@ -167,7 +167,8 @@ class Intake:
             messages: What to publish.
             timeout_s: How long to wait for the results; None: as long as `publish` does.
         """
-        offered = [self._offer(message) for message in messages]
+        shape = _Shape()
+        offered = [self._offer(message, shape) for message in messages]
         return await self._results(offered, self._timeout_s if timeout_s is None else timeout_s)
 
     async def probe(self, partitions: Iterable[int], *, timeout_s: float) -> list[Result]:
@@ -198,33 +199,32 @@ class Intake:
 
     # --- from the call to the lane
 
-    def _offer(self, outgoing: Outgoing) -> _Waiter | RaywireError:
+    def _offer(self, outgoing: Outgoing, shape: "_Shape") -> _Waiter | RaywireError:
         try:
-            return self._accept(outgoing.channel, self._checked(outgoing), outgoing.meta)
+            self._check(outgoing)
+            return self._accept(outgoing.channel, shape(outgoing.data), outgoing.meta)
         except RaywireError as error:
             self._refused += 1
             return error
 
-    def _checked(self, outgoing: Outgoing) -> bytes:
-        """Return the data without raw newlines, if the message keeps the rules."""
+    def _check(self, outgoing: Outgoing) -> None:
+        """Check all but what costs as much as the message is large."""
         check_channel(outgoing.channel)
         if not self._knows(outgoing.channel):
             raise UnknownChannelError("the channel's namespace is unknown")
         limit = self._queue.message_bytes_max
         if len(outgoing.data) > limit:
             raise MessageError(f"data is larger than {limit} bytes (queue.message_bytes_max)")
-        decode_json(outgoing.data)
-        return without_newlines(outgoing.data)
-
-    def _accept(self, channel: str, data: bytes, meta: Meta) -> _Waiter:
-        """Register the message and line it up. No await: its turn is the order of the calls."""
         if self._closing:
             raise UnavailableError("this edge is shutting down: nothing was accepted")
         if (
             len(self._waiters) >= self._waiting_max
-            or self._waiting_bytes + len(data) > self._waiting_bytes_max
+            or self._waiting_bytes + len(outgoing.data) > self._waiting_bytes_max
         ):
             raise QueueFullError("too many messages wait at this edge: nothing was accepted")
+
+    def _accept(self, channel: str, data: bytes, meta: Meta) -> _Waiter:
+        """Register the message and line it up. No await: its turn is the order of the calls."""
         self._tokens += 1
         token = f"{self._producer}:{self._tokens}"
         text = _encode_meta(msgspec.structs.replace(meta, wait=token))
@@ -234,7 +234,7 @@ class Intake:
         waiter = _Waiter(token, NewMessage(channel, data, text), self._lane(channel), future)
         # Before the call of the store: the result may come sooner than its answer.
         self._waiters[token] = waiter
-        self._waiting_bytes += len(data)
+        self._waiting_bytes += _bytes(waiter)
         self._line_up(waiter)
         return waiter
 
@@ -353,8 +353,33 @@ class Intake:
     def _settle(self, waiter: _Waiter, result: Result) -> None:
         """Give a message its result; the first one counts."""
         if self._waiters.pop(waiter.token, None) is not None:
-            self._waiting_bytes -= len(waiter.message.data)
+            self._waiting_bytes -= _bytes(waiter)
             waiter.future.set_result(result)
+
+
+def _bytes(waiter: _Waiter) -> int:
+    return len(waiter.message.data) + len(waiter.message.meta)
+
+
+class _Shape:
+    """Gives data without raw newlines, if it is JSON; once for all messages that share it."""
+
+    def __init__(self) -> None:
+        self._data: bytes | None = None
+        self._shaped = b""
+        self._wrong = ""
+
+    def __call__(self, data: bytes) -> bytes:
+        if data is not self._data:
+            self._data, self._shaped, self._wrong = data, b"", ""
+            try:
+                decode_json(data)
+                self._shaped = without_newlines(data)
+            except MessageError as error:
+                self._wrong = str(error)
+        if self._wrong:
+            raise MessageError(self._wrong)
+        return self._shaped
 
 
 def _no_result(waiter: _Waiter) -> UnavailableError:

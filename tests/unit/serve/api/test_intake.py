@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.errors import MessageError, QueueFullError, UnavailableError
-from actors.message import Ack, Meta, decode_meta
+from actors.message import Ack, Meta, decode_json, decode_meta
 from actors.pacing import Backoff
 from actors.partition import partition_of
 from actors.settings.tree import QueueSettings
@@ -350,9 +350,12 @@ async def test_accepted_message_without_result_says_so() -> None:
     assert store.queued() == ["1"]
 
 
-@pytest.mark.parametrize("limit", [{"waiting_max": 2}, {"waiting_bytes_max": 2}])
+@pytest.mark.parametrize("limit", [{"waiting_max": 2}, {"waiting_bytes_max": 50}])
 async def test_more_than_may_wait_is_refused(limit: dict[str, int]) -> None:
-    """The number of messages that wait, and their bytes, are bounded; the newest is refused."""
+    """The number of messages that wait, and all their bytes, are bounded; the newest is refused.
+
+    Such a message takes about 30 bytes: its data, and the token of whoever waits for it.
+    """
     store = RecordingStore()
     into = intake(store, timeout_s=0.05, **limit)
 
@@ -362,6 +365,39 @@ async def test_more_than_may_wait_is_refused(limit: dict[str, int]) -> None:
     assert isinstance(results[2], QueueFullError)
     assert len(store.queued()) == 2
     assert into._waiting_bytes == 0
+
+
+async def test_data_that_messages_share_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be large, and the messages many."""
+    checked: list[bytes | str] = []
+
+    def check(text: bytes | str) -> Any:
+        checked.append(text)
+        return decode_json(text)
+
+    monkeypatch.setattr("serve.api.intake.decode_json", check)
+    store = RecordingStore()
+    into = intake(store, timeout_s=0.05)
+    shared, other, bad = b"[\n1]", b"2", b"{"
+
+    async with asyncio.timeout(2):
+        results = await into.publish_many(
+            [Outgoing("news", data) for data in (shared, shared, other, bad, bad, shared)]
+        )
+
+    assert checked == [shared, other, bad, shared]
+    assert store.queued() == ["[ 1]", "[ 1]", "2", "[ 1]"]
+    assert [isinstance(result, MessageError) for result in results] == [False] * 3 + [True] * 2 + [
+        False
+    ]
+
+
+async def test_data_that_finds_no_room_is_not_looked_at() -> None:
+    """What is refused costs little: a place first, then the check."""
+    into = intake(RecordingStore(), waiting_max=0)
+
+    with pytest.raises(QueueFullError):
+        await into.publish("news", b"{", Meta())
 
 
 async def test_cancelled_caller_leaves_nothing_behind() -> None:

@@ -194,6 +194,21 @@ async def test_batch_one_after_the_other_sees_its_own_effects(api: Api) -> None:
     assert answer["replies"][1]["history"]["publications"][0]["data"] == 1
 
 
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_channels_of_a_request_are_limited(api: Api, parallel: bool) -> None:
+    """To 10,000, as are commands; in a batch each channel counts as a command."""
+    publish = {"publish": {"channel": "news", "data": 1}}
+    half = {"broadcast": {"channels": ["news"] * 5_000, "data": 1}}
+
+    many = await api.call("broadcast", channels=["news"] * 10_001, data=1)
+    most = await api.call("broadcast", channels=["nowhere:x"] * 10_000, data=1)
+    batch = await api.call("batch", parallel=parallel, commands=[half, publish, half])
+
+    assert many["error"]["code"] == batch["error"]["code"] == 107
+    assert len(most["result"]["responses"]) == 10_000
+    assert (await api.call("history", channel="news"))["result"]["offset"] == 0
+
+
 async def test_large_parallel_batch_keeps_the_order(api: Api) -> None:
     """Publications of one channel are committed in the order of the commands."""
     commands = [{"publish": {"channel": "news", "data": n}} for n in range(20)]
