@@ -67,7 +67,7 @@ class Api:
         self.authoriser = Authoriser(settings.authorise, settings.code, Numbers("edge"))
         clients = ClientCalls(settings, store, self.channels, self.authoriser.rule)
         calls = ApiCalls(settings, store, self.intake, clients)
-        app = edge_app(settings, store, calls, self.health, [])
+        self.app = app = edge_app(settings, store, calls, self.health, [])
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app, client=("127.0.0.1", 1)),
             base_url="http://edge",

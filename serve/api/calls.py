@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +31,8 @@ from serve.api.shapes import (
 from serve.protocol.messages import EMPTY, ErrorCode
 
 Reply = dict[str, Any]
+Gone = Callable[[], Awaitable[bool]]
+"""Tells whether whoever asked has gone, and will not hear the answer."""
 
 _FRESH_S: Final = 10.0
 """An edge that has not written its numbers for so long is not listed by `info`."""
@@ -40,6 +42,13 @@ IDEMPOTENCY_KEY_MAX: Final = 255
 
 COMMANDS_MAX: Final = 10_000
 """Commands of one batch, or channels of a broadcast: in a batch, each channel counts as one."""
+
+
+_NOT_TRIED: Final = "not tried, as a command before it could not be done for now"
+
+
+async def _stays() -> bool:
+    return False
 
 
 class _Publication(msgspec.Struct, omit_defaults=True):
@@ -141,12 +150,12 @@ class ApiCalls:
             ]
         }
 
-    async def batch(self, request: BatchRequest) -> list[Reply]:
-        """Do several calls; an error is the reply of its call alone."""
+    async def batch(self, request: BatchRequest, gone: Gone = _stays) -> list[Reply]:
+        """Do several calls; an error is the reply of its call alone. See `do_in_turn`."""
         if sum(map(weight, request.commands)) > COMMANDS_MAX:
             raise ApiError(ErrorCode.BAD_REQUEST, f"more than {COMMANDS_MAX} commands and channels")
         if not request.parallel:
-            return [await self.do(command) for command in request.commands]
+            return await self.do_in_turn(request.commands, gone)
         # All that publishes goes in together, and so in order; the rest runs beside it.
         async with asyncio.TaskGroup() as group:
             published = group.create_task(self._publish_together(request.commands))
@@ -187,6 +196,27 @@ class ApiCalls:
                 )
         return replies
 
+    async def do_in_turn(self, commands: Sequence[Command | ApiError], gone: Gone) -> list[Reply]:
+        """Do calls one after the other; where there is an error instead of one, it is the reply.
+
+        Where one could not be done for now (100), the rest is not tried and has that error, too:
+        each might wait as long. When `gone` says so, the rest is left out: whoever asked may ask
+        again, and what came first must not come last.
+        """
+        replies: list[Reply] = []
+        for command in commands:
+            if await gone():
+                break
+            if isinstance(command, ApiError):
+                replies.append({"error": command.body})
+                continue
+            replies.append(await self.do(command))
+            if _was_in_vain(command, replies[-1]):
+                error = ApiError(ErrorCode.INTERNAL_SERVER_ERROR, _NOT_TRIED)
+                replies += [{"error": error.body}] * (len(commands) - len(replies))
+                break
+        return replies
+
     async def do(self, command: Command) -> Reply:
         """Do one call of a batch; an error is its reply."""
         for name in Command.__struct_fields__:
@@ -210,6 +240,17 @@ class ApiCalls:
     def _check_presence(self, channel: str) -> None:
         if not self._options(channel).presence:
             raise ApiError(ErrorCode.NOT_AVAILABLE, "the channel keeps no presence")
+
+
+def _was_in_vain(command: Command, reply: Reply) -> bool:
+    """Return whether a call found Valkey away, or had no result in time.
+
+    Not one of the user's function: that it failed says nothing of the next.
+    """
+    parts = [reply, *reply.get("broadcast", {}).get("responses", ())]
+    return command.rpc is None and any(
+        part.get("error", {}).get("code") == ErrorCode.INTERNAL_SERVER_ERROR for part in parts
+    )
 
 
 def weight(command: Command) -> int:

@@ -3,7 +3,7 @@
 https://centrifugal.dev/docs/3/server/server_api#http-api
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import PlainTextResponse
 
 from serve.api.body import BadBodyError, decode_body, read_body
-from serve.api.calls import COMMANDS_MAX, ApiCalls
+from serve.api.calls import COMMANDS_MAX, ApiCalls, Reply, weight
 from serve.api.shapes import ApiError, Command
 from serve.protocol.messages import ErrorCode
 
@@ -50,7 +50,7 @@ class _Line(msgspec.Struct):
 
 
 class OldApi:
-    """Do the commands of one request, one after the other.
+    """Do the commands of one request, one after the other: see `ApiCalls.do_in_turn`.
 
     Errors are in the replies, and the status is 200; but a request of which some line is no command
     is a 400, and then nothing is done. Methods are those that `batch` knows.
@@ -69,31 +69,47 @@ class OldApi:
         if not self._allowed(request):
             return Response(status_code=HTTPStatus.UNAUTHORIZED)
         try:
-            commands = _commands(await read_body(request))
+            lines = _lines(await read_body(request))
+            commands = _commands(lines)
         except BadBodyError as error:
             return PlainTextResponse(error.text, error.status)
-        replies = [_encode(await self._reply(command)) + b"\n" for command in commands]
+        found = await self._calls.do_in_turn(commands, request.is_disconnected)
+        # Fewer than the lines where the client has gone.
+        replies = [
+            _encode(_reply(line, each)) + b"\n" for line, each in zip(lines, found, strict=False)
+        ]
         return Response(b"".join(replies), media_type="application/json")
 
-    async def _reply(self, line: _Line) -> dict[str, Any]:
-        reply: dict[str, Any] = {"id": line.id} if line.id else {}
-        if line.method not in Command.__struct_fields__:
-            return reply | {"error": ApiError(ErrorCode.METHOD_NOT_FOUND).body}
-        try:
-            text = b'{"%b":%b}' % (line.method.encode(), line.params)
-            command = msgspec.json.decode(text, type=Command)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            return reply | {"error": ApiError(ErrorCode.BAD_REQUEST, str(error)).body}
-        found = await self._calls.do(command)
-        if "error" in found:
-            return reply | found
-        return reply | {"result": found[line.method]}
+
+def _reply(line: _Line, found: Reply) -> Reply:
+    reply: Reply = {"id": line.id} if line.id else {}
+    if "error" in found:
+        return reply | found
+    return reply | {"result": found[line.method]}
 
 
-def _commands(body: bytes) -> list[_Line]:
+def _lines(body: bytes) -> list[_Line]:
     lines = [line for line in body.split(b"\n") if line.strip()]
     if not lines:
         raise BadBodyError(HTTPStatus.BAD_REQUEST, "there is no command")
     if len(lines) > COMMANDS_MAX:
         raise BadBodyError(HTTPStatus.BAD_REQUEST, f"more than {COMMANDS_MAX} commands")
     return [decode_body(line, _Line) for line in lines]
+
+
+def _commands(lines: Sequence[_Line]) -> list[Command | ApiError]:
+    commands = [_command(line) for line in lines]
+    if sum(weight(each) for each in commands if isinstance(each, Command)) > COMMANDS_MAX:
+        text = f"more than {COMMANDS_MAX} commands and channels"
+        raise BadBodyError(HTTPStatus.BAD_REQUEST, text)
+    return commands
+
+
+def _command(line: _Line) -> Command | ApiError:
+    if line.method not in Command.__struct_fields__:
+        return ApiError(ErrorCode.METHOD_NOT_FOUND)
+    text = b'{"%b":%b}' % (line.method.encode(), line.params)
+    try:
+        return msgspec.json.decode(text, type=Command)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        return ApiError(ErrorCode.BAD_REQUEST, str(error))

@@ -92,10 +92,15 @@ def router(calls: ApiCalls, *, allowed: Callable[[Request], bool]) -> APIRouter:
     """
     api = APIRouter(prefix="/api", tags=["server API"], responses=_RESPONSES)
 
-    def add(shape: type[_Shape], call: _Call[_Shape], member: str = "result") -> None:
+    def add(
+        shape: type[_Shape],
+        call: _Call[_Shape],
+        member: str = "result",
+        do: Callable[[_Shape, Request], Awaitable[Any]] | None = None,
+    ) -> None:
         api.add_api_route(
             f"/{call.__name__}",
-            _endpoint(shape, call, member, allowed),
+            _endpoint(shape, do or (lambda decoded, _: call(decoded)), member, allowed),
             methods=["POST"],
             name=call.__name__,
             description=call.__doc__,
@@ -104,7 +109,12 @@ def router(calls: ApiCalls, *, allowed: Callable[[Request], bool]) -> APIRouter:
 
     add(PublishRequest, calls.publish)
     add(BroadcastRequest, calls.broadcast)
-    add(BatchRequest, calls.batch, "replies")
+    add(
+        BatchRequest,
+        calls.batch,
+        "replies",
+        lambda decoded, request: calls.batch(decoded, request.is_disconnected),
+    )
     add(SubscribeRequest, calls.clients.subscribe)
     add(UnsubscribeRequest, calls.clients.unsubscribe)
     add(DisconnectRequest, calls.clients.disconnect)
@@ -131,7 +141,10 @@ def router(calls: ApiCalls, *, allowed: Callable[[Request], bool]) -> APIRouter:
 
 
 def _endpoint(
-    shape: type[_Shape], call: _Call[_Shape], member: str, allowed: Callable[[Request], bool]
+    shape: type[_Shape],
+    do: Callable[[_Shape, Request], Awaitable[Any]],
+    member: str,
+    allowed: Callable[[Request], bool],
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return what answers the requests of one call, its result in `member` of the answer."""
 
@@ -140,7 +153,7 @@ def _endpoint(
             return Response(status_code=HTTPStatus.UNAUTHORIZED)
         try:
             decoded = decode_body(await read_body(request), shape)
-            found = await call(decoded)
+            found = await do(decoded, request)
             return _said_when(_json(HTTPStatus.OK, {member: found}), again=_was_refused(found))
         except BadBodyError as error:
             return PlainTextResponse(error.text, error.status)

@@ -194,6 +194,79 @@ async def test_batch_one_after_the_other_sees_its_own_effects(api: Api) -> None:
     assert answer["replies"][1]["history"]["publications"][0]["data"] == 1
 
 
+PUBLISHES = [{"publish": {"channel": "news", "data": n}} for n in range(3)]
+LINES = b"\n".join(
+    b'{"method": "publish", "params": {"channel": "news", "data": %d}}' % n for n in range(3)
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/api/batch", json.dumps({"commands": PUBLISHES}).encode()), ("/api", LINES)],
+)
+async def test_what_has_not_begun_when_the_client_goes_is_left_out(
+    api: Api, path: str, body: bytes
+) -> None:
+    """It would come after what the client sends again."""
+    asked = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            return {"type": "http.request", "body": body}
+        if asked == 2:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        del message
+
+    headers = [(b"x-api-key", KEY.encode())]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
+    async with asyncio.timeout(5):
+        await api.app({**scope, "headers": headers}, receive, send)
+    history = await api.call("history", channel="news", limit=-1)
+
+    assert [each["data"] for each in history["result"]["publications"]] == [0]
+
+
+class AwayStore(MemoryStore):
+    """Its queue cannot be reached; its histories can."""
+
+    async def enqueue(self, *args: Any, **options: Any) -> int:
+        raise UnavailableError("away")
+
+
+BRIEF = SETTINGS.model_copy(update={"edge": EdgeSettings(publish_timeout_s=0.05)})
+
+
+async def test_batch_one_after_the_other_waits_once_for_a_server_that_is_away() -> None:
+    """What comes after is not tried: temporary errors, one for each command."""
+    broadcast = {"broadcast": {"channels": ["news"], "data": 1}}
+    history = {"history": {"channel": "news"}}
+    for first in (PUBLISHES[0], broadcast):
+        async with idle_api(AwayStore(4), BRIEF) as api:
+            answer = await api.call("batch", commands=[history, first, broadcast, history])
+        replies = answer["replies"]
+        assert "history" in replies[0]
+        assert '"code": 100' in json.dumps(replies[1])
+        assert [reply["error"]["code"] for reply in replies[2:]] == [100, 100]
+        assert "not tried" in replies[2]["error"]["message"]
+
+
+async def test_old_form_waits_once_for_a_server_that_is_away() -> None:
+    """As a batch does; each reply has the id of its line."""
+    body = b"\n".join(
+        b'{"id":%d,"method":"publish","params":{"channel":"news","data":1}}' % n for n in (1, 2)
+    )
+    async with idle_api(AwayStore(4), BRIEF) as api:
+        response = await api.http.post("/api", content=body)
+    replies = [json.loads(line) for line in response.content.splitlines()]
+    assert [(reply["id"], reply["error"]["code"]) for reply in replies] == [(1, 100), (2, 100)]
+    assert "not tried" in replies[1]["error"]["message"]
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 async def test_channels_of_a_request_are_limited(api: Api, parallel: bool) -> None:
     """To 10,000, as are commands; in a batch each channel counts as a command."""
@@ -204,7 +277,15 @@ async def test_channels_of_a_request_are_limited(api: Api, parallel: bool) -> No
     most = await api.call("broadcast", channels=["nowhere:x"] * 10_000, data=1)
     batch = await api.call("batch", parallel=parallel, commands=[half, publish, half])
 
+    old = [
+        {"method": name, "params": given}
+        for each in (half, publish, half)
+        for name, given in each.items()
+    ]
+    lines = await api.http.post("/api", content="\n".join(map(json.dumps, old)))
+
     assert many["error"]["code"] == batch["error"]["code"] == 107
+    assert lines.status_code == 400
     assert len(most["result"]["responses"]) == 10_000
     assert (await api.call("history", channel="news"))["result"]["offset"] == 0
 
@@ -489,12 +570,7 @@ async def test_full_queue_in_a_part_says_when_to_try_again(*, parallel: bool) ->
 async def test_absent_server_is_a_503() -> None:
     """With error 100, and a text that says what became of the message."""
 
-    class AwayStore(MemoryStore):
-        async def enqueue(self, *args: Any, **options: Any) -> int:
-            raise UnavailableError("away")
-
-    brief = SETTINGS.model_copy(update={"edge": EdgeSettings(publish_timeout_s=0.05)})
-    async with idle_api(AwayStore(4), brief) as api:
+    async with idle_api(AwayStore(4), BRIEF) as api:
         response = await api.http.post("/api/publish", json={"channel": "news", "data": 1})
 
     assert response.status_code == 503
