@@ -193,7 +193,7 @@ class EdgeSettings(_Part):
     num_cpus: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that Ray reserves for each edge."""
     publish_timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    """How long an API publish waits for the commit."""
+    """How long an API publish waits for the commit; 18 s at most where the edge stops."""
 
     @field_validator("listen", "serve_listen")
     @classmethod

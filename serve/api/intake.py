@@ -187,9 +187,15 @@ class Intake:
         """Refuse what comes from now on; what was taken before goes its way."""
         self._closing = True
 
-    async def close(self) -> None:
-        """Drop what has not entered the queue; those who still wait get `UnavailableError`."""
-        self._closing = self._closed = True
+    async def close(self, *, within_s: float = 0.0) -> None:
+        """Let those who wait have results for so long; then they get `UnavailableError`.
+
+        What has not entered the queue by then is dropped.
+        """
+        self._closing = True
+        if self._waiters and within_s:
+            await asyncio.wait([w.future for w in self._waiters.values()], timeout=within_s)
+        self._closed = True
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         for task in tasks:
             task.cancel()

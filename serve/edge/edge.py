@@ -29,6 +29,10 @@ from serve.transports.websocket import websocket_protocol
 
 _MEASURE_S: Final = 1.0
 _DIRECTIVES_WITHIN_S: Final = 1.0
+_RESULTS_WITHIN_S: Final = 18.0
+"""How long those who publish may wait for results while the edge closes, whatever
+`edge.publish_timeout_s` is: then they are told that there are none yet. Serve gives an edge 30 s
+(`serve/app.py`), and the listener waits up to 10 s for what is still under way."""
 _TOTALS: Final = frozenset({"delivered", "delivered_bytes", "slow", "api_publishes", "api_refused"})
 """What counts from the start, among the numbers of hub and intake."""
 
@@ -146,13 +150,14 @@ class Edge:
         self._intake.drain()
         # First: clients that are sent away come back at once, and not to this edge.
         self._listener.refuse()
-        await self._hub.close()
+        async with asyncio.TaskGroup() as ending:
+            ending.create_task(self._hub.close())
+            ending.create_task(self._intake.close(within_s=_RESULTS_WITHIN_S))
         await self._listener.close()
         # Clients and requests, which wait for functions, are gone.
         await self._authoriser.close()
         await self._emulation.close()
         await self._health.close()
-        await self._intake.close()
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.gather(self._measuring, return_exceptions=True)

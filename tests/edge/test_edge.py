@@ -135,6 +135,23 @@ async def test_publish_under_way_finishes_while_closing() -> None:
     assert response.json()["result"]["offset"] == 1
 
 
+async def test_publish_without_a_result_is_told_so_while_closing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long it might wait otherwise; it is not cut off."""
+    monkeypatch.setattr("serve.edge.edge._RESULTS_WITHIN_S", 0.05)
+    patient = EdgeSettings(listen="127.0.0.1:0", publish_timeout_s=60)
+    store = MemoryStore(2)
+    async with running_edge(store, SETTINGS.model_copy(update={"edge": patient})) as edge:
+        publishing = asyncio.create_task(publish(edge, channel="news", data=1))
+        await store._wait_for(lambda: [q for q in store._queues.values() if q], 5)
+        await edge.close()
+        response = await publishing
+
+    assert response.status_code == 503
+    assert "the message is accepted" in response.json()["error"]["message"]
+
+
 async def test_closing_edge_ends_connections_with_an_answer() -> None:
     """A publisher that keeps its connection gets one 503, and its next try goes elsewhere."""
     store = MemoryStore(2)
