@@ -1,13 +1,16 @@
 """Tells whether a message would get through."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from actors.errors import RaywireError
+from actors.errors import QueueFullError, RaywireError
 from serve.api.intake import Intake, NoResultError
 from serve.hub.feed import FeedFollower
+
+log = logging.getLogger(__name__)
 
 _FRESH_S: Final = 2.0
 """A partition that committed a batch so recently is healthy without a probe."""
@@ -44,11 +47,16 @@ class Health:
         self._clock = clock
         self._pending: dict[int, float] = {}
         self._problems: list[str] = []
+        self._whys: set[str] = set()
+        """What the log was told last; empty: all was well since."""
         self._checked_at: float | None = None
         self._check: asyncio.Task[list[str]] | None = None
 
     async def problems(self) -> list[str]:
-        """Return what is wrong, a line each; empty: a message would get through."""
+        """Return what is wrong, a line each; empty: a message would get through.
+
+        Anybody may read them: which server it is, and why, stands in the log alone.
+        """
         if self._check is None:
             if self._checked_at is not None and self._clock() - self._checked_at < _KEEP_S:
                 return self._problems
@@ -65,15 +73,16 @@ class Health:
     async def _find(self) -> list[str]:
         try:
             self._problems = await self._look()
+            if not self._problems:
+                self._whys = set()
             return self._problems
         finally:
             self._checked_at = self._clock()
             self._check = None
 
     async def _look(self) -> list[str]:
-        trouble = self._follower.trouble()
-        if trouble:
-            return [trouble]
+        if self._follower.trouble():  # It has a line in the log.
+            return ["the feeds cannot be read"]
         now = self._clock()
         stale = [p for p in self._partitions if self._age_s(p, now) > _FRESH_S]
         stale.sort(key=lambda p: -self._age_s(p, now))
@@ -89,8 +98,14 @@ class Health:
                 if isinstance(result, NoResultError):
                     self._pending[partition] = now
                 if isinstance(result, RaywireError):
-                    problems.append(f"partition {partition}: {result}")
+                    problems.append(f"partition {partition}: {_told(result)}")
+            self._log({str(each) for each in results if isinstance(each, RaywireError)})
         return problems
+
+    def _log(self, whys: set[str]) -> None:
+        for why in sorted(whys - self._whys):
+            log.warning("a message would not get through", extra={"why": why})
+        self._whys = whys
 
     def _is_pending(self, partition: int, now: float) -> bool:
         """Return whether a probe is in the queue: one answers all who ask."""
@@ -106,3 +121,10 @@ class Health:
     def _age_s(self, partition: int, now: float) -> float:
         moved_at = self._follower.moved_at(partition)
         return float("inf") if moved_at is None else now - moved_at
+
+
+def _told(error: RaywireError) -> str:
+    """Say what anybody may know of an error."""
+    if isinstance(error, NoResultError | QueueFullError):
+        return str(error)
+    return "the queue does not answer"

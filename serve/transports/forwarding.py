@@ -84,6 +84,8 @@ class Emulation:
         self._sending: list[_Sending] = []
         self._news = asyncio.Event()
         self._renew_at = 0.0
+        self._why = ""
+        """Why the last frames could not be passed on; empty: they could."""
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -137,7 +139,7 @@ class Emulation:
         A session that the edge does not know makes no difference, as with Centrifugo.
 
         Raises:
-            UnavailableError: Valkey is away, or too much waits already.
+            UnavailableError: Valkey is away, or too much waits already. The text is for clients.
         """
         if node == self.node:
             self._deliver(session, frame)
@@ -178,8 +180,13 @@ class Emulation:
         try:
             accepted = await self._boxes.post(node, [each.note for each in group])
         except UnavailableError as error:
-            _refuse(group, str(error))
+            if str(error) != self._why:
+                self._why = str(error)
+                log.warning("commands cannot be passed on", extra={"why": self._why})
+            # Not why: clients hear it, and it names the server.
+            _refuse(group, "commands cannot be passed on now")
             return
+        self._why = ""
         count = len(group) if accepted is None else accepted
         for each in group[:count]:
             if not each.done.done():

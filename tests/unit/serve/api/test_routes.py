@@ -636,20 +636,39 @@ async def test_standing_pipeline_is_unhealthy_and_not_flooded() -> None:
     assert queued == 4
 
 
-async def test_absent_server_is_unhealthy() -> None:
-    """The reason that the feed cannot be read is told at once."""
+async def test_feed_that_cannot_be_read_is_unhealthy() -> None:
+    """Told at once; not which server it is, for anybody may ask."""
 
-    class AwayStore(MemoryStore):
+    class NoFeedStore(MemoryStore):
         async def read_feed(self, *args: Any, **options: Any) -> Any:
-            raise UnavailableError("connection refused")
+            raise UnavailableError("Valkey at redis://ann@10.0.0.1 cannot be reached")
 
-    async with idle_api(AwayStore(4)) as api:
+    async with idle_api(NoFeedStore(4)) as api:
         async with asyncio.timeout(2):
             await asyncio.sleep(0)
         response = await api.http.get("/health")
 
     assert response.status_code == 503
-    assert response.json()["problems"] == ["connection refused"]
+    assert response.json()["problems"] == ["the feeds cannot be read"]
+
+
+async def test_queue_that_is_away_is_unhealthy(caplog: pytest.LogCaptureFixture) -> None:
+    """Which server it is stands in the log, once however often one asks."""
+    now = 1000.0
+    async with idle_api(AwayStore(4), BRIEF) as api:
+        api.health._clock = lambda: now
+        answers = []
+        for _ in range(3):
+            answers.append((await api.http.get("/health")).json())
+            now += 5
+
+    assert answers[0]["problems"] == [
+        f"partition {partition}: the queue does not answer" for partition in range(4)
+    ]
+    assert answers == [answers[0]] * 3
+    logged = [r for r in caplog.records if r.name == "serve.edge.health"]
+    assert len(logged) == 1
+    assert "away" in vars(logged[0])["why"]
 
 
 async def test_metrics_need_the_key_unless_local(api: Api) -> None:

@@ -135,17 +135,27 @@ async def test_edge_that_has_ended_is_unknown() -> None:
         assert not await one.send("e2", "s", b"1")
 
 
-async def test_server_that_is_away_is_told_and_waited_for() -> None:
-    """Whoever sends meanwhile may try again; what comes afterwards is taken."""
+async def test_server_that_is_away_is_told_and_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever sends meanwhile may try again; what comes afterwards is taken.
+
+    Which server it is stands in the log alone, once for each time that it goes away.
+    """
     boxes, session = Boxes(), Session()
     async with running(boxes, "e1", "e2") as (one, two):
         two.add("s", session)
-        boxes.away = True
-        with pytest.raises(UnavailableError, match="away"):
-            await one.send("e2", "s", b"1")
-        boxes.away = False
-        assert await one.send("e2", "s", b"2")
-        assert await session.until(1) == [b"2"]
+        for _ in range(2):
+            boxes.away = True
+            for _ in range(3):
+                with pytest.raises(UnavailableError) as told:
+                    await one.send("e2", "s", b"1")
+                assert str(told.value) == "commands cannot be passed on now"
+            boxes.away = False
+            assert await one.send("e2", "s", b"2")
+        assert await session.until(2) == [b"2", b"2"]
+    logged = [r for r in caplog.records if r.message == "commands cannot be passed on"]
+    assert [vars(record)["why"] for record in logged] == ["away", "away"]
 
 
 async def test_server_that_was_emptied_is_told_again_who_is_there() -> None:
