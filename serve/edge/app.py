@@ -46,7 +46,13 @@ def edge_app(
         return api_key_matches(request.headers, request.query_params, key)
 
     # /docs with files of our own: Swagger would load them from a host that nobody here has chosen.
-    app = FastAPIOffline(title="Raywire", description="Push live data to people.", redoc_url=None)
+    app = FastAPIOffline(
+        title="Raywire",
+        description="Push live data to people.",
+        redoc_url=None,
+        # Behind a proxy with TLS they would lead to http://, with the key that is in the query.
+        redirect_slashes=False,
+    )
     app.include_router(router(calls, allowed=allowed))
     app.include_router(_operations(settings, store, health, allowed))
     app.router.routes.extend(routes)

@@ -501,6 +501,14 @@ async def test_unknown_method_and_verb(api: Api) -> None:
     assert (await api.http.get("/api/publish")).status_code == 405
 
 
+@pytest.mark.parametrize("path", ["/api/publish/", "/api/", "/health/"])
+async def test_path_with_a_slash_too_many_is_a_404(api: Api, path: str) -> None:
+    """A redirect would go to the scheme that the edge sees, with the key in its query."""
+    for method in ("POST", "GET"):
+        response = await api.http.request(method, path, params={"api_key": KEY}, json={})
+        assert response.status_code == 404
+
+
 async def test_transport_error_mode(api: Api) -> None:
     """On request the error is the body, with a status of its own."""
     mode = {"X-Centrifugo-Error-Mode": "transport"}
