@@ -20,7 +20,11 @@ from serve.auth.access import api_key_matches
 from serve.edge import prometheus
 from serve.edge.health import Health
 
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
+_FORWARDED: Final = (
+    "forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip",
+    "x-original-", "x-envoy-", "client-ip", "true-client-ip", "cf-", "fastly-", "fly-",
+)  # fmt: skip
+"""How names of headers begin that proxies add to what they pass on."""
 
 
 def edge_app(
@@ -99,7 +103,7 @@ def _operations(settings: Settings, store: EdgeStore, health: Health, allowed: A
 
 def _is_local(request: Request) -> bool:
     """Return whether the peer is on this machine, and does not speak for another."""
-    if request.client is None or any(name in request.headers for name in _FORWARDED):
+    if request.client is None or any(name.startswith(_FORWARDED) for name in request.headers):
         return False
     try:
         return ipaddress.ip_address(request.client.host).is_loopback
