@@ -246,11 +246,20 @@ class AuthSettings(_Part):
     """Keys. Secrets that are unset are made by `raywire up` and kept in `data`."""
 
     api_key: SecretStr | None = None
-    """Key of the server API."""
+    """Key of the server API: printable ASCII."""
     token_secret: SecretStr | None = None
     """HMAC secret of client tokens (HS256, HS384, HS512)."""
     tokens: TokenSettings = TokenSettings()
     subscription_tokens: SubscriptionTokenSettings = SubscriptionTokenSettings()
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value is not None else ""
+        if not (text.isascii() and text.isprintable()) or text != text.strip():
+            # RFC 9110, section 5.5: nothing else is sure to arrive as it was sent.
+            raise ValueError("take printable ASCII characters, without blanks at its ends")
+        return value
 
 
 class FeedSettings(_Part):

@@ -319,6 +319,14 @@ class TestSecrets:
 
         assert error.startswith("auth.api_key (raywire.yaml:1): is empty")
 
+    @pytest.mark.parametrize("key", ["schl\u00fcssel", " hid", "hid ", "h\tid", "h\nid", "\x7f"])
+    def test_api_key_that_fits_into_no_header_is_refused(self, tmp_path: Path, key: str) -> None:
+        """It would match nothing."""
+        (error,) = errors_of(write(tmp_path, f"auth: {{api_key: {json.dumps(key)}}}"))
+
+        assert error.startswith("auth.api_key (raywire.yaml:1): is not right: take printable ")
+        assert key not in error
+
     def test_file_with_secrets_that_others_can_read_is_warned_of(self, tmp_path: Path) -> None:
         file = write(tmp_path, "auth: {api_key: abc}\nredis: {url: 'redis://:pw@h'}")
 
