@@ -108,7 +108,8 @@ def _commands(lines: Sequence[_Line]) -> list[Command | ApiError]:
 def _command(line: _Line) -> Command | ApiError:
     if line.method not in Command.__struct_fields__:
         return ApiError(ErrorCode.METHOD_NOT_FOUND)
-    text = b'{"%b":%b}' % (line.method.encode(), line.params)
+    params = line.params if bytes(line.params) != b"null" else b"{}"
+    text = b'{"%b":%b}' % (line.method.encode(), params)
     try:
         return msgspec.json.decode(text, type=Command)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

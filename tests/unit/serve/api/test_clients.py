@@ -144,6 +144,7 @@ async def test_old_endpoint_answers_line_by_line() -> None:
     body = b"""{"id": 1, "method": "unsubscribe", "params": {"user": "u", "channel": "a"}}
 
 {"method":"info","params":{}}
+{"id":3,"method":"info","params":null}
 {"id":3,"method":"info"}
 {"id":4,"method":"dance","params":{}}
 {"id":5,"method":"presence","params":{"channel":"news"}}
@@ -153,12 +154,13 @@ async def test_old_endpoint_answers_line_by_line() -> None:
         response = await old(api, body)
     assert response.status_code == 200
     replies = [httpx.Response(200, content=line).json() for line in response.content.splitlines()]
-    assert replies[:3] == [
+    assert replies[:4] == [
         {"id": 1, "result": {}},
         {"result": {"nodes": []}},
         {"id": 3, "result": {"nodes": []}},
+        {"id": 3, "result": {"nodes": []}},
     ]
-    assert [(r["id"], r["error"]["code"]) for r in replies[3:]] == [(4, 104), (5, 108), (6, 107)]
+    assert [(r["id"], r["error"]["code"]) for r in replies[4:]] == [(4, 104), (5, 108), (6, 107)]
 
 
 async def test_old_endpoint_refuses_what_is_no_command() -> None:
