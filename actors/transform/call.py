@@ -116,10 +116,11 @@ def _checked(result: object) -> Message | list[Message]:
     """Return what a transform made of one message.
 
     Raises:
-        MessageError: It is not a message, None, or an iterable of messages.
+        MessageError: It is not a message, None, or an iterable of messages; or the channel of one
+            is no text.
     """
     if isinstance(result, Message):
-        return result
+        return _addressed(result)
     if result is None:
         return []
     if inspect.iscoroutine(result):
@@ -133,7 +134,15 @@ def _checked(result: object) -> Message | list[Message]:
     for message in messages:
         if not isinstance(message, Message):
             raise MessageError(f"the transform returned {_named(message)} among its messages")
+        _addressed(message)
     return messages
+
+
+def _addressed(message: Message) -> Message:
+    # Structs do not check their fields, and the next transform's pattern takes text only.
+    if not isinstance(message.channel, str):
+        raise MessageError(f"channel is {_named(message.channel)}, not text")
+    return message
 
 
 def _one_each(results: Any, count: int) -> list[Any]:

@@ -12,14 +12,14 @@ _FRAMES_MAX: Final = 10
 
 
 def one_line(error: BaseException) -> str:
-    """Return the kind of error and the first line of its text."""
+    """Return the kind of error and the first line of its text, as text that can be encoded."""
     try:
         text = str(error).strip()
     except Exception as broken:  # noqa: BLE001  an exception of the user's whose __str__ fails
         text = f"(its text cannot be had: {type(broken).__name__})"
     first = text.splitlines()[0] if text else ""
     name = type(error).__name__
-    return (f"{name}: {first}" if first else name)[:_LINE_CHARS_MAX]
+    return _encodable(f"{name}: {first}" if first else name)[:_LINE_CHARS_MAX]
 
 
 def users_frames(error: BaseException, code: Path) -> list[traceback.FrameSummary]:
@@ -36,10 +36,13 @@ def users_stack(frames: Sequence[traceback.FrameSummary], code: Path) -> str:
 
 
 def users_traceback(error: BaseException, code: Path) -> str:
-    """Return the traceback as Python prints it, with the user's frames only."""
+    """Return the traceback as Python prints it, with the user's frames only.
+
+    As text that can be encoded.
+    """
     frames = users_frames(error, code)
     head = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
-    return "".join(head if frames else []) + one_line(error)
+    return _encodable("".join(head if frames else [])) + one_line(error)
 
 
 def users_line(error: BaseException, code: Path) -> str:
@@ -52,6 +55,11 @@ def users_line(error: BaseException, code: Path) -> str:
     if not frames:
         return one_line(error)
     return one_line(error) + _place(frames[-1].filename, frames[-1].lineno, frames[-1].line)
+
+
+def _encodable(text: str) -> str:
+    # A lone surrogate, in the user's text or in a file's name, fits into no dead letter.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _users(frames: Sequence[traceback.FrameSummary], code: Path) -> list[traceback.FrameSummary]:

@@ -112,6 +112,16 @@ def change(message: Message, **changes: Any) -> Message:
     return message.replace(**changes)
 
 
+def change_on(message: Message, *, value: Any, **changes: Any) -> Message:
+    """Change fields where the data is `value`."""
+    return message.replace(**changes) if message.data == value else message
+
+
+def quote(message: Message) -> Message:
+    """Fail with what no encoding has a place for."""
+    raise ValueError("\ud800")
+
+
 def give(message: Message, *, result: Any) -> Any:
     """Return anything."""
     return result
@@ -463,6 +473,7 @@ def test_result_of_a_wrong_type_dies_at_once(returned: Any, error: str) -> None:
     [
         ({"channel": "a b"}, "channel has characters"),
         ({"channel": 5}, "channel is an object of type int"),
+        ({"channel": None}, "channel is None, not text"),
         ({"tags": {"n": 1}}, "Expected `str`, got `int`"),
         ({"count": {"n": 1}}, "count needs data that is an object"),
         ({"count": {"n": "1"}, "data": {"a": 1}}, "Expected `int`, got `str`"),
@@ -479,6 +490,32 @@ def test_message_that_cannot_be_sent_dies_at_once(changes: dict[str, Any], error
     (dead,) = result.dead
     assert error in dead.error
     assert (result.entries, dead.stage, dead.attempts) == ([], "try", 1)
+
+
+@pytest.mark.parametrize("channel", [None, ["x"], 5])
+def test_channel_that_is_no_text_fails_its_message_alone(channel: Any) -> None:
+    """The pattern of the next transform takes text only; the rest of the batch goes on."""
+    subject = transformer(("change_on", {"value": 1, "channel": channel}), "add_one")
+    result = run(subject, entry(1), entry(2, 2))
+    (dead,) = result.dead
+    assert (dead.id, dead.stage, dead.attempts) == ("1-0", "try", 1)
+    assert "not text" in dead.error
+    assert data_of(result) == [3]
+
+
+def test_channel_of_a_class_of_its_own_is_text() -> None:
+    """As numpy's and pandas' text is."""
+    text = type("text", (str,), {})
+    result = run(transformer(("change", {"channel": text("b")})), entry(1))
+    assert [sent.channel for sent in result.entries] == ["b"]
+
+
+def test_error_that_cannot_be_encoded_is_escaped() -> None:
+    """Half of a surrogate pair in it does not cost the batch."""
+    result = run(transformer("quote", attempts=1), entry(1))
+    (dead,) = result.dead
+    assert dead.error == r"ValueError: \ud800"
+    assert dead.traceback.endswith(dead.error)
 
 
 @pytest.mark.parametrize(
@@ -560,7 +597,10 @@ def test_batch_form_with_the_wrong_number_of_results() -> None:
     assert [dead.error for dead in result.dead] == ["batch returned 0 results for 1 messages"] * 2
 
 
-@pytest.mark.parametrize("use", ["hang_on", "hang_on_async", "block_on_async", "HangingModel"])
+@pytest.mark.parametrize(
+    "use",
+    ["hang_on", "hang_on_async", "block_on_async", "HangingModel"],
+)
 def test_message_that_takes_too_long_dies_and_the_rest_goes_on(use: str) -> None:
     """Every attempt has the stage's limit; order is kept."""
     subject = transformer((use, {"value": 2}), "add_one", attempts=2, time_limit_s=0.05)
