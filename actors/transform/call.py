@@ -10,7 +10,7 @@ import msgspec
 from actors.errors import MessageError
 from actors.message import Message
 from actors.transform.load import Transform
-from actors.transform.time_limit import TimeLimit
+from actors.transform.time_limit import TimeLimit, TimeLimitError
 
 ASYNC_CALLS_MAX: Final = 64
 """Calls of an async transform that are under way at once."""
@@ -66,7 +66,7 @@ def call_batch(
     Args:
         transform: One whose form is BATCH.
         messages: In order.
-        limit: For the call as a whole.
+        limit: For the call as a whole, generators among its results included.
         on_loop: Runs a coroutine to its end.
     """
     limit.begin()
@@ -76,14 +76,13 @@ def call_batch(
         if transform.is_async:
             limit.begin(2)  # `bounded` comes first, unless the event loop itself is blocked
             made = on_loop(limit.bounded(awaited(made)))
-        results = _one_each(made, len(messages))
+        return [_looked_through(result) for result in _one_each(made, len(messages))]
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  the messages are tried alone
         return [Failed(error)] * len(messages)
     finally:
         limit.end()
-    return [_guarded(_itself, result) for result in results]
 
 
 async def awaited(work: Any) -> Any:
@@ -108,8 +107,14 @@ def _guarded(call: Callable[[Any], Any], message: Any) -> Made:
         return Failed(error)
 
 
-def _itself(result: Any) -> Any:
-    return result
+def _looked_through(result: object) -> Made:
+    """Return one result of a batch, which may be a generator and fail alone."""
+    try:
+        return _checked(result)
+    except (KeyboardInterrupt, TimeLimitError):  # the limit is that of the batch as a whole
+        raise
+    except BaseException as error:  # noqa: BLE001  as in _guarded
+        return Failed(error)
 
 
 def _checked(result: object) -> Message | list[Message]:

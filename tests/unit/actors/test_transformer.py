@@ -218,6 +218,28 @@ class HangingModel:
         return [hang_on(message, value=self._value) for message in messages]
 
 
+class LazyModel:
+    """Returns generators, one of which takes for ever."""
+
+    def __init__(self, *, value: Any) -> None:
+        self._value = value
+
+    def batch(self, messages: list[Message]) -> list[Iterator[Message]]:
+        """Promise each."""
+        return [self._one(message) for message in messages]
+
+    def _one(self, message: Message) -> Iterator[Message]:
+        yield hang_on(message, value=self._value)
+
+
+class AsyncLazyModel(LazyModel):
+    """As the other."""
+
+    async def batch(self, messages: list[Message]) -> list[Iterator[Message]]:  # type: ignore[override]  # another form on purpose
+        """As the other."""
+        return super().batch(messages)
+
+
 class Unready:
     """Cannot be set up."""
 
@@ -599,7 +621,7 @@ def test_batch_form_with_the_wrong_number_of_results() -> None:
 
 @pytest.mark.parametrize(
     "use",
-    ["hang_on", "hang_on_async", "block_on_async", "HangingModel"],
+    ["hang_on", "hang_on_async", "block_on_async", "HangingModel", "LazyModel", "AsyncLazyModel"],
 )
 def test_message_that_takes_too_long_dies_and_the_rest_goes_on(use: str) -> None:
     """Every attempt has the stage's limit; order is kept."""
