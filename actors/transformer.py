@@ -183,9 +183,13 @@ class Transformer:
 
     def _put(self, transform: Transform, places: Sequence[_Place], results: Sequence[Made]) -> None:
         """Put each result where its message stood; from the end, so that indices stay right."""
-        shared = transform.form is Form.BATCH and places[0].item is not places[-1].item
+        together = transform.form is Form.BATCH
+        several = places[0].item is not places[-1].item
         for place, result in zip(reversed(places), reversed(results), strict=True):
             if isinstance(result, Failed):
+                # In async code another message may have kept the event loop from this one.
+                late = transform.is_async and isinstance(result.error, TimeLimitError)
+                shared = several and (together or late)
                 place.item.fail(result.error, self._stage.name, shared=shared)
             elif result is not place.message or not transform.selects:
                 place.item.put(place.index, result)

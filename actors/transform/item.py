@@ -34,7 +34,8 @@ class Item:
         touched: `messages` may differ from the entry.
         failed: Why it cannot go on.
         stage: Where it failed.
-        shared: It failed in a call together with others, and may be innocent.
+        shared: It failed together with others, in one call or on one event loop, and may be
+            innocent.
         attempts: How often it was tried; not counted where it failed in a shared call.
         done: What it became.
     """

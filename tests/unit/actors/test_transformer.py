@@ -635,6 +635,14 @@ def test_message_that_takes_too_long_dies_and_the_rest_goes_on(use: str) -> None
     assert data_of(run(subject, entry(7, 7))) == [8]
 
 
+def test_message_that_blocks_the_event_loop_dies_alone() -> None:
+    """The others under way are as late as it is, and innocent: they are tried alone."""
+    subject = transformer(("block_on_async", {"value": 2}), attempts=1, time_limit_s=0.05)
+    result = run(subject, *(entry(n, n) for n in (1, 2, 3)))
+    assert data_of(result) == [1, 3]
+    assert [(dead.data, dead.attempts) for dead in result.dead] == [("2", 1)]
+
+
 def test_conflate_in_a_batch() -> None:
     """The last of each key is kept, as it came; who waited for another is answered."""
     subject = transformer(("conflate", {"key": "k"}))
