@@ -14,6 +14,7 @@ from actors.message import (
     decode_json,
     decode_meta,
     encode_json,
+    without_newlines,
 )
 
 MADE_MAX: Final = 10_000
@@ -144,8 +145,9 @@ def _channel(message: Message, entry: Entry) -> str:
 
 
 def _data(message: Message) -> bytes:
-    data = encode_json(message.data)
-    if message.count and (data[:1] != b"{" or data == b"{}"):
+    # A user's `msgspec.Raw` is written as it is, line by line perhaps.
+    data = without_newlines(encode_json(message.data)).strip()
+    if message.count and (data[:1] != b"{" or not data[1:-1].strip()):
         raise MessageError("count needs data that is an object with at least one member")
     return data
 

@@ -112,6 +112,11 @@ def change(message: Message, **changes: Any) -> Message:
     return message.replace(**changes)
 
 
+def give_text(message: Message, *, text: str, **changes: Any) -> Message:
+    """Return data that is JSON text already."""
+    return message.replace(data=msgspec.Raw(text.encode()), **changes)
+
+
 def change_on(message: Message, *, value: Any, **changes: Any) -> Message:
     """Change fields where the data is `value`."""
     return message.replace(**changes) if message.data == value else message
@@ -501,6 +506,7 @@ def test_result_of_a_wrong_type_dies_at_once(returned: Any, error: str) -> None:
         ({"count": {"n": "1"}, "data": {"a": 1}}, "Expected `int`, got `str`"),
         ({"count": {"n": 2**53}, "data": {"a": 1}}, "beyond"),
         ({"count": {"n": 1}, "data": {}}, "at least one member"),
+        ({"count": {"n": 1}, "data": msgspec.Raw(b"{\n}")}, "at least one member"),
         ({"version": -1}, "version is not between"),
         ({"version": "2"}, "Expected `int`, got `str`"),
         ({"version": 1, "version_epoch": "e" * 256}, "version_epoch is longer"),
@@ -564,6 +570,15 @@ def test_data_that_json_cannot_hold_dies() -> None:
     """A set of complex numbers is no JSON."""
     (dead,) = run(transformer("give_unencodable"), entry(1)).dead
     assert "data cannot be written as JSON" in dead.error
+
+
+@pytest.mark.parametrize("text", ['{"a":\n1}', '{"a":\r\n1}\n', ' {"a":1} '])
+def test_data_that_is_json_text_already_fits_into_a_line(text: str) -> None:
+    """Feeds are split at newlines; totals are put in front of the last brace."""
+    (sent,) = run(transformer(("give_text", {"text": text, "count": {"n": 1}})), entry(1)).entries
+    assert decode_json(sent.data) == {"a": 1}
+    assert (sent.data[:1], sent.data[-1:]) == (b"{", b"}")
+    assert not {*b"\r\n"} & {*sent.data}
 
 
 # --- async
