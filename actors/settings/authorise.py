@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from actors.settings.part import Count, Part
+from actors.settings.part import Count, Limit, Part
 
 
 class AuthoriseSettings(Part):
@@ -24,7 +24,7 @@ class AuthoriseSettings(Part):
     and do not refresh their tokens."""
     sub_refresh: str | None = None
     """Is asked when the time of a subscription is up that `subscribe` or `connect` has set."""
-    time_limit_s: Annotated[float, Field(gt=0)] = 5.0
+    time_limit_s: Limit = 5.0
     """How long a call may take. Who waits for one that takes longer gets error 100."""
     threads: Annotated[int, Field(ge=1, le=1000)] = 16
     """Calls of functions without `async` that run at once in an edge; more wait."""

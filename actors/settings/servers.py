@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from actors.settings.part import Part
+from actors.settings.part import Limit, Part
 
 
 class RedisSettings(Part):
@@ -13,7 +13,7 @@ class RedisSettings(Part):
     url: SecretStr | None = None
     """`redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/service/db` or
     `redis+cluster://host:port`. Unset: an embedded Valkey that keeps its data in `data`."""
-    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    timeout_s: Limit = 5.0
     """How long one command, or a connection attempt, may take."""
     appendfsync: Literal["everysec", "always"] = "everysec"
     """When the embedded Valkey flushes to the disk. What was answered survives the death of any
@@ -26,5 +26,5 @@ class RaySettings(Part):
 
     address: str = "local"
     """`local`: a Ray of our own, which ends with us. Else the address of a running cluster."""
-    object_store_bytes: Annotated[int, Field(ge=80_000_000)] = 100_000_000
+    object_store_bytes: Annotated[int, Field(ge=80_000_000, le=2**50)] = 100_000_000
     """Size of the object store of a local Ray. Batches travel inline, so it may be small."""

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from actors.settings.authorise import AuthoriseSettings
 from actors.settings.client import ClientSettings
-from actors.settings.part import Count, Seconds
+from actors.settings.part import COUNT_MAX, TTL_MAX_S, Count, Limit, Seconds
 from actors.settings.part import Part as _Part
 from actors.settings.servers import RaySettings, RedisSettings
 
@@ -43,7 +43,7 @@ class NozzleSettings(_Part):
     more than the largest stage has transformers. More do not wait in the queue but on the way."""
     batch_max: Annotated[int, Field(ge=1, le=10_000)] = 400
     """Entries of one partition in one batch."""
-    block_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    block_s: Annotated[float, Field(ge=0.001, le=60)] = 1.0
     """How long one read waits for entries."""
     crashes_max: Count = 2
     """How often an entry, alone in its batch, may end its transformer's process before it becomes a
@@ -77,17 +77,17 @@ class StageSettings(_Part):
     """What it does, in this order, to the messages whose channels match."""
     replicas: Count = 1
     """How many transformers it has."""
-    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    num_cpus: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
     """CPUs that Ray reserves for each transformer."""
-    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    num_gpus: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """GPUs that Ray reserves for each transformer."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Other Ray resources that each transformer needs."""
-    attempts: Count = 3
+    attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 3
     """How often a message is tried before it becomes a dead letter."""
     backoff_s: Seconds = 0.1
     """Wait before the second attempt; doubles with each further one."""
-    time_limit_s: Annotated[float, Field(gt=0)] = 60.0
+    time_limit_s: Limit = 60.0
     """How long one call of a transform may take: for one message, or for one batch where it has a
     batch form. What takes longer is interrupted, and has failed."""
 
@@ -104,9 +104,9 @@ class ChannelSettings(_Part):
 
     history_size: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Publications that a channel keeps. 0: none, and publications have no offsets."""
-    history_ttl_s: Annotated[int, Field(ge=0)] = 0
+    history_ttl_s: Annotated[int, Field(ge=0, le=TTL_MAX_S)] = 0
     """How long it keeps them after the last one. 0: none are kept."""
-    history_meta_ttl_s: Annotated[int, Field(ge=60)] = 30 * 24 * 3600
+    history_meta_ttl_s: Annotated[int, Field(ge=60, le=TTL_MAX_S)] = 30 * 24 * 3600
     """How long the position (offset and epoch) outlives them."""
     presence: bool = False
     """Keep a list of who is in each channel."""
@@ -190,9 +190,9 @@ class EdgeSettings(_Part):
     """`host:port` of Ray Serve's own HTTP; unused where Serve runs already."""
     replicas: Count = 1
     """How many edges there are."""
-    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    num_cpus: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
     """CPUs that Ray reserves for each edge."""
-    publish_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    publish_timeout_s: Limit = 10.0
     """How long an API publish waits for the commit; 18 s at most where the edge stops."""
 
     @field_validator("listen", "serve_listen")
@@ -265,7 +265,7 @@ class AuthSettings(_Part):
 class FeedSettings(_Part):
     """The streams that edges follow."""
 
-    records_max: Annotated[int, Field(ge=100)] = 10_000
+    records_max: Annotated[int, Field(ge=100, le=COUNT_MAX)] = 10_000
     """Committed batches, joins and leaves that a partition's feed keeps; an edge behind them heals
     from history."""
 

@@ -142,6 +142,40 @@ def test_times_that_contradict_one_another_are_refused(tree: dict[str, Any], set
         Settings.model_validate(tree)
 
 
+def _tree(parts: tuple[str, ...], value: object) -> Any:
+    """Return the raw tree that gives one setting a value."""
+    if not parts:
+        return value
+    below = _tree(parts[1:], value)
+    return [below] if parts[0] == "<n>" else {parts[0].strip("<>"): below}
+
+
+def test_every_number_has_an_upper_limit() -> None:
+    """What Valkey, Ray or a timer cannot count fails late: a commit, for good, or a start."""
+    kinds = (int, float, int | None)
+    numbers = [name for name in every() if name.annotation in kinds]
+    assert len(numbers) > 40
+    for name in numbers:
+        with pytest.raises(ValidationError) as caught:
+            Settings.model_validate(_tree(name.parts, 10**30))
+        assert caught.value.errors()[0]["type"] == "less_than_equal", name.parts
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"stages": [{"time_limit_s": 1e-9}]},
+        {"redis": {"timeout_s": 1e-9}},
+        {"client": {"ping_interval_s": 1e-9}},
+        {"nozzle": {"block_s": 1e-9}},
+    ],
+)
+def test_time_that_no_timer_can_keep_is_refused(tree: dict[str, Any]) -> None:
+    """It would hang, or do nothing but look at the clock."""
+    with pytest.raises(ValidationError, match=r"greater than or equal to 0\.001"):
+        Settings.model_validate(tree)
+
+
 @pytest.mark.parametrize("use", ["rules", "rules:", ":f", "rules:f.g", "a b:c"])
 def test_function_is_named_by_module_and_name(use: str) -> None:
     """There are none of ours that a bare name could mean."""
