@@ -293,25 +293,61 @@ def parse_url(url: str) -> tuple[str, list[tuple[str, int]]]:
             "redis+cluster://HOST:PORT"
         )
     if not scheme.endswith("+sentinel"):
+        _check_server_url(url, scheme)
         return scheme, []
+    _sentinel(url, scheme)
     hosts = []
     for address in urlsplit(url).netloc.rpartition("@")[2].split(","):
         host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise SettingsError(f"redis.url: write the Sentinel {address!r} as host:port")
+        if not host or not _is_port(port):
+            raise SettingsError("redis.url: write each Sentinel as HOST:PORT, a port below 65536")
         hosts.append((host, int(port)))
     return scheme, hosts
 
 
+def _check_server_url(url: str, scheme: str) -> None:
+    """Refuse what the library would raise a ValueError for, or pass over."""
+    try:
+        parts = urlsplit(url)
+        redis.connection.parse_url(_plain(url))  # type: ignore[no-untyped-call] # has no types
+    except ValueError:
+        # Its text may show a piece of the password: what stands before a slash is taken for a port.
+        place = "/PATH?db=0" if scheme == "unix" else "HOST:PORT/0"
+        raise SettingsError(
+            f"redis.url: {without_password(url)!r} cannot be read: write it as {scheme}://{place}, "
+            "a port below 65536, IPv6 in brackets, and / : @ in a password as %2F %3A %40"
+        ) from None
+    if scheme != "unix":
+        _database(parts.path.strip("/"))
+
+
+def _database(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit()):
+        raise SettingsError(
+            "redis.url: what stands at its end is not the number of a database: write /0, "
+            "and / in a password as %2F"
+        )
+    return int(text or 0)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= 65_535
+
+
 def _sentinel(url: str, scheme: str) -> tuple[str, dict[str, Any]]:
     """Return the service's name, and how to log in to its master."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise SettingsError(
+            "redis.url: write the Sentinels as redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
+        ) from None
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
         raise SettingsError("redis.url: name the Sentinel service: redis+sentinel://HOST:PORT/NAME")
     credentials = parts.netloc.rpartition("@")[0]
     user, _, password = credentials.partition(":")
-    login: dict[str, Any] = {"db": int(database or 0)}
+    login: dict[str, Any] = {"db": _database(database)}
     if user:
         login["username"] = unquote(user)
     if password:
