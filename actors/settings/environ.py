@@ -89,7 +89,7 @@ def _path(variable: str, raw: Mapping[str, Any]) -> Path:
                 (name for name in here if str(name).replace("-", "_").lower() == part), part
             )
             here = here.get(part)
-        elif word.isdigit():
+        elif _is_index(word) and (isinstance(here, list) or names.is_list(path)):
             part = int(word)
             here = here[part] if isinstance(here, list) and part < len(here) else None
         else:
@@ -98,10 +98,15 @@ def _path(variable: str, raw: Mapping[str, Any]) -> Path:
     return tuple(path)
 
 
+def _is_index(word: str) -> bool:
+    return word.isascii() and word.isdigit()
+
+
 def _missing_member(parts: Path, raw: Any) -> str | None:
     """Say what is wrong where the path goes into a list that has no such member."""
     for index, part in enumerate(parts):
-        if isinstance(part, int) and not (isinstance(raw, list) and part < len(raw)):
+        is_member = isinstance(part, int) and isinstance(raw, list) and part < len(raw)
+        if not is_member and (isinstance(part, int) or names.is_list(parts[:index])):
             dotted = ".".join(map(str, parts[:index]))
             count = len(raw) if isinstance(raw, list) else 0
             return (

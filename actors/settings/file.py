@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from actors.errors import SettingsError
+from actors.settings import names
 from actors.settings.environ import SETTINGS_VARIABLE, read_environ
 from actors.settings.errors import describe
 from actors.settings.tree import Settings
@@ -122,16 +123,22 @@ class _Tree:
         self.errors: list[str] = []
 
     def put(self, parts: tuple[str | int, ...], value: Any, source: str) -> None:
-        """Put a value over what is there; mappings are joined, all else is replaced."""
+        """Put a value over what is there; mappings are joined, all else is replaced.
+
+        What cannot have members, where the path goes on, stays: it is judged with the rest.
+        """
         if isinstance(value, dict) and parts and isinstance(_get(self.raw, parts), dict):
             for name, member in value.items():
                 self.put((*parts, name), member, source)
             return
         holder: Any = self.raw
-        for part in parts[:-1]:
-            if isinstance(holder, dict) and not isinstance(holder.get(part), dict | list):
-                holder[part] = {}
-            holder = holder[part]
+        for index, part in enumerate(parts[:-1], 1):
+            below = _get(holder, (part,))
+            if below is None or (not _has(below, parts[index]) and _is_free(parts[:index])):
+                below = holder[part] = {}
+            elif not _has(below, parts[index]):
+                return
+            holder = below
         holder[parts[-1]] = value
         for known in [known for known in self.sources if known[: len(parts)] == parts]:
             del self.sources[known]
@@ -160,6 +167,16 @@ class _Tree:
         self.sources[parts] = source
         for name, member in _members(value):
             self._note((*parts, name), member, source)
+
+
+def _has(value: Any, part: str | int) -> bool:
+    """Return whether a value may have such a member."""
+    return isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int))
+
+
+def _is_free(parts: tuple[str | int, ...]) -> bool:
+    name = names.find(parts)
+    return name is not None and name.annotation is Any
 
 
 def _members(value: Any) -> Iterable[tuple[Any, Any]]:
@@ -208,7 +225,7 @@ def _read_file(tree: _Tree, path: Path, *, is_fallback: bool) -> None:
 def _place_paths(raw: dict[Any, Any], parent: Path) -> None:
     for name in _PATHS:
         if isinstance(given := raw.get(name), str):
-            raw[name] = str(parent / Path(given).expanduser())
+            raw[name] = _placed(given, parent)
     for section in _KEYS:
         keys = _get(raw, ("auth", section, "public_keys"))
         if isinstance(keys, list):
@@ -217,7 +234,14 @@ def _place_paths(raw: dict[Any, Any], parent: Path) -> None:
 
 def _placed_key(key: Any, parent: Path) -> Any:
     is_name = isinstance(key, str) and not key.lstrip().startswith("-----")
-    return str(parent / Path(key).expanduser()) if is_name else key
+    return _placed(key, parent) if is_name else key
+
+
+def _placed(name: str, parent: Path) -> str:
+    try:
+        return str(parent / Path(name).expanduser())
+    except RuntimeError:
+        return name  # of a user that there is not: it is judged with the rest
 
 
 def _warnings(path: Path | None, settings: Settings, tree: _Tree) -> tuple[str, ...]:

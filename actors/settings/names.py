@@ -62,6 +62,12 @@ def find(parts: Sequence[str | int]) -> Name | None:
     return found
 
 
+def is_list(parts: Sequence[str | int]) -> bool:
+    """Return whether the setting of that name has members that are counted."""
+    found = find(parts)
+    return found is not None and typing.get_origin(found.annotation) is tuple
+
+
 def members(name: Name) -> list[str]:
     """Return the names that may stand directly under a setting; none where they are free."""
     model = _model(name.annotation)

@@ -1,5 +1,6 @@
 """What every part of the settings' tree is made of."""
 
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,21 @@ Seconds = Annotated[float, Field(ge=0, le=TTL_MAX_S)]
 Limit = Annotated[float, Field(ge=0.001, le=1_000_000)]
 """Seconds that something may take, or that lie between two of a kind: what a timer can do."""
 Count = Annotated[int, Field(ge=1, le=COUNT_MAX, strict=True)]
+
+
+def check_path(path: str | Path) -> None:
+    """Refuse a path that means no file or directory.
+
+    Raises:
+        ValueError: It begins with the home directory of a user that there is not, or has a NUL.
+    """
+    try:
+        Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0]
+        raise ValueError(f"there is no home directory {user}: write the path in full") from error
+    if "\0" in str(path):
+        raise ValueError("no path has a NUL in it: take it out")
 
 
 class Part(BaseModel):

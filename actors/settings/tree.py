@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from actors.settings.authorise import AuthoriseSettings
 from actors.settings.client import ClientSettings
-from actors.settings.part import COUNT_MAX, TTL_MAX_S, Count, Limit, Seconds
+from actors.settings.part import COUNT_MAX, TTL_MAX_S, Count, Limit, Seconds, check_path
 from actors.settings.part import Part as _Part
 from actors.settings.servers import RaySettings, RedisSettings
 
@@ -199,7 +199,8 @@ class EdgeSettings(_Part):
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or not 0 <= int(port) <= 65_535:
+        is_number = port.isascii() and port.isdigit()
+        if not host or not is_number or int(port) > 65_535:
             raise ValueError("write it as host:port, e.g. 127.0.0.1:8000")
         return value
 
@@ -223,6 +224,8 @@ class TokenSettings(_Part):
     def _public(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any("PRIVATE KEY" in key for key in value):
             raise ValueError("holds a private key: give the public one (`openssl pkey -pubout`)")
+        for key in value:
+            check_path(key)
         return value
 
     @field_validator("jwks_url")
@@ -303,6 +306,12 @@ class Settings(_Part):
     authorise: AuthoriseSettings = AuthoriseSettings()
     feed: FeedSettings = FeedSettings()
     dead: DeadSettings = DeadSettings()
+
+    @field_validator("data", "code")
+    @classmethod
+    def _path(cls, value: Path) -> Path:
+        check_path(value)
+        return value
 
     @field_validator("app")
     @classmethod

@@ -75,7 +75,17 @@ class _Reader:
                 self.read(child, (*path, index), depth + 1)
                 for index, child in enumerate(node.value)
             ]
-        return self._loader.construct_object(node, deep=True)
+        return self._plain(node)
+
+    def _plain(self, node: yaml.Node) -> Any:
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            # What PyYAML lets escape for text that its tag does not fit, `2020-13-45` among it.
+            text = f"{str(node.value)[:60]!r} is no {node.tag.rpartition(':')[2]}: "
+            raise yaml.constructor.ConstructorError(
+                None, None, text + "correct it, or put it in quotes", node.start_mark
+            ) from error
 
     def _read_mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[Any, Any]:
         if id(node) not in self._checked:  # an alias comes here again, already flattened
@@ -84,7 +94,7 @@ class _Reader:
             self._loader.flatten_mapping(node)
         found: dict[Any, Any] = {}
         for name_node, value_node in node.value:
-            name = self._loader.construct_object(name_node, deep=True)
+            name = self._plain(name_node)
             if not isinstance(name, str | int):
                 raise yaml.constructor.ConstructorError(
                     None, None, "a name that is not text", name_node.start_mark

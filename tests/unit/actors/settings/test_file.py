@@ -121,6 +121,18 @@ class TestPaths:
         assert "give the public one" in line
         assert "AAAA" not in line
 
+    @pytest.mark.parametrize(
+        "text", ["data: ~no-such-user/x", "auth: {tokens: {public_keys: [~no-such-user/x]}}"]
+    )
+    def test_home_of_a_user_that_there_is_not_is_refused(self, tmp_path: Path, text: str) -> None:
+        (of_variable,) = errors_of(None, {"RAYWIRE_CODE": "~no-such-user/x"})
+        (of_file,) = errors_of(write(tmp_path, text))
+
+        assert of_variable.startswith("code (RAYWIRE_CODE): ")
+        assert "(raywire.yaml:1): " in of_file
+        for line in (of_variable, of_file):
+            assert line.endswith("there is no home directory ~no-such-user: write the path in full")
+
     def test_other_paths_are_relative_to_the_current_directory(self, tmp_path: Path) -> None:
         settings = load(None, {"RAYWIRE_DATA": "var"}, {"code": Path("lib")}).settings
 
@@ -189,11 +201,60 @@ class TestEnvironment:
         assert error.startswith(f"{variable}: unknown setting")
         assert remedy in error
 
-    def test_member_that_a_list_lacks_is_refused(self) -> None:
-        (error,) = errors_of(None, {"RAYWIRE_STAGES__2__NAME": "a"})
+    @pytest.mark.parametrize("member", ["2", "\u00b2", "A"])
+    def test_member_that_a_list_lacks_is_refused(self, member: str) -> None:
+        (error,) = errors_of(None, {f"RAYWIRE_STAGES__{member}__NAME": "a"})
 
-        assert "stages has no member 2" in error
+        assert f"stages has no member {member.lower()}" in error
         assert "RAYWIRE_STAGES" in error
+
+    def test_name_of_digits_is_a_name(self) -> None:
+        """Members of a list alone are counted."""
+        loaded = load(None, {"RAYWIRE_NAMESPACES__2024__HISTORY_SIZE": "2"}, {})
+
+        assert loaded.settings.namespaces["2024"].history_size == 2
+
+    @pytest.mark.parametrize(
+        ("text", "variable", "error"),
+        [
+            ("queue: 5", "QUEUE__PARTITIONS", "queue (raywire.yaml:1): is 5"),
+            ("stages: [5]", "STAGES__0__REPLICAS", "stages.0 (raywire.yaml:1): is 5"),
+            (
+                "namespaces: [1]",
+                "NAMESPACES__A__PRESENCE",
+                "namespaces (raywire.yaml:1): is a list",
+            ),
+            (
+                "stages: [{transforms: [{use: filter, options: [1]}]}]",
+                "STAGES__0__TRANSFORMS__0__OPTIONS__X",
+                "stages.0.transforms.0.options (raywire.yaml:1): is a list",
+            ),
+        ],
+    )
+    def test_variable_hides_no_error_of_the_file(
+        self, tmp_path: Path, text: str, variable: str, error: str
+    ) -> None:
+        """What holds no names is told, and not replaced because of one of its members."""
+        found = errors_of(write(tmp_path, text), {f"RAYWIRE_{variable}": "2"})
+
+        assert found == [f"{error}: give names with values"]
+
+    def test_variable_fills_what_is_empty(self, tmp_path: Path) -> None:
+        """A mapping, and a member of a list; within options any value may be replaced."""
+        file = write(
+            tmp_path,
+            "queue:\nstages:\n  -\n  - {name: b, transforms: [{use: 'm:f', options: {a: 1}}]}\n",
+        )
+        environ = {
+            "RAYWIRE_QUEUE__PARTITIONS": "2",
+            "RAYWIRE_STAGES__0__REPLICAS": "3",
+            "RAYWIRE_STAGES__1__TRANSFORMS__0__OPTIONS__A__B": "4",
+        }
+
+        settings = load(file, environ, {}).settings
+
+        assert (settings.queue.partitions, settings.stages[0].replicas) == (2, 3)
+        assert settings.stages[1].transforms[0].options == {"a": {"b": 4}}
 
     def test_what_kubernetes_sets_for_a_service_is_no_setting(self) -> None:
         """A Service named raywire puts these into every pod of its namespace."""
@@ -263,6 +324,9 @@ class TestErrors:
             ("a: [1", "settings (raywire.yaml:1): not YAML"),
             ("a: &x [*x]", "settings (raywire.yaml:1): not YAML: nested too deep"),
             ("a: !!python/object:os.system x", "settings (raywire.yaml:1): not YAML"),
+            ("a: 1\nb: !!timestamp x", "settings (raywire.yaml:2): not YAML: 'x' is no timestamp"),
+            ("a: !!bool x", "settings (raywire.yaml:1): not YAML: 'x' is no bool"),
+            ("a: 1\nb: 2020-13-45", "settings (raywire.yaml:2): not YAML: '2020-13-45' is no"),
             ("- a", "settings (raywire.yaml:1): holds no settings"),
             ("a: 1\n---\nb: 2", "settings (raywire.yaml:2): not YAML"),
         ],
