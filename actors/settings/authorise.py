@@ -26,7 +26,7 @@ class AuthoriseSettings(Part):
     """Is asked when the time of a subscription is up that `subscribe` or `connect` has set."""
     time_limit_s: Limit = 5.0
     """How long a call may take. Who waits for one that takes longer gets error 100."""
-    threads: Annotated[int, Field(ge=1, le=1000)] = 16
+    threads: Annotated[int, Field(ge=1, le=1000, strict=True)] = 16
     """Calls of functions without `async` that run at once in an edge; more wait."""
     calls_max: Count = 1_000
     """Calls that run or wait in an edge; more are refused (error 111)."""

@@ -36,16 +36,16 @@ class ClientSettings(Part):
     """How long after its token's end a client may still refresh it (close code 3005)."""
     expired_sub_close_delay_s: Seconds = 25.0
     """The same for a subscription (unsubscribe code 2501; made by the server: close code 3006)."""
-    frame_bytes_max: Annotated[int, Field(ge=512, le=2**30)] = 65_536
+    frame_bytes_max: Annotated[int, Field(ge=512, le=2**30, strict=True)] = 65_536
     """Size of one frame from a client (close code 1009)."""
-    outbox_bytes_max: Annotated[int, Field(ge=1024, le=2**40)] = 2**20
+    outbox_bytes_max: Annotated[int, Field(ge=1024, le=2**40, strict=True)] = 2**20
     """Bytes that may wait for one client behind what it is being sent; more: it is closed as too
     slow (3008). What it missed of a channel and is larger than this is not recovered."""
     channels_max: Count = 128
     """Subscriptions of one client (error 106)."""
-    channel_length_max: Annotated[int, Field(ge=1, le=255)] = 255
+    channel_length_max: Annotated[int, Field(ge=1, le=255, strict=True)] = 255
     """Length of the channel names that clients may use (error 107)."""
-    user_connections_max: Annotated[int, Field(ge=0, le=COUNT_MAX)] = 0
+    user_connections_max: Annotated[int, Field(ge=0, le=COUNT_MAX, strict=True)] = 0
     """Connections of one user to one edge (close code 3504). 0: any number."""
     connections_max: Count = 10_000
     """Connections of one edge; one more is refused with status 503."""

@@ -3,15 +3,24 @@
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 TTL_MAX_S: Final = 10 * 365 * 24 * 3600
 """Ten years. Where an expiry is more than a server can count, the commit that sets it fails."""
 COUNT_MAX: Final = 10**9
 """More than anybody needs, and far from what Valkey, C and Lua cannot count any more."""
 
-Seconds = Annotated[float, Field(ge=0, le=TTL_MAX_S)]
-Limit = Annotated[float, Field(ge=0.001, le=1_000_000)]
+
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("give a number")  # noqa: TRY004  a setting's value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_flag)]
+"""Also as text: to YAML, 1e3 is some."""
+Seconds = Annotated[Number, Field(ge=0, le=TTL_MAX_S)]
+Limit = Annotated[Number, Field(ge=0.001, le=1_000_000)]
 """Seconds that something may take, or that lie between two of a kind: what a timer can do."""
 Count = Annotated[int, Field(ge=1, le=COUNT_MAX, strict=True)]
 

@@ -26,5 +26,5 @@ class RaySettings(Part):
 
     address: str = "local"
     """`local`: a Ray of our own, which ends with us. Else the address of a running cluster."""
-    object_store_bytes: Annotated[int, Field(ge=80_000_000, le=2**50)] = 100_000_000
+    object_store_bytes: Annotated[int, Field(ge=80_000_000, le=2**50, strict=True)] = 100_000_000
     """Size of the object store of a local Ray. Batches travel inline, so it may be small."""

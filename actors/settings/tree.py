@@ -11,23 +11,24 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from actors.settings.authorise import AuthoriseSettings
 from actors.settings.client import ClientSettings
-from actors.settings.part import COUNT_MAX, TTL_MAX_S, Count, Limit, Seconds, check_path
+from actors.settings.part import COUNT_MAX, TTL_MAX_S, Count, Limit, Number, Seconds, check_path
 from actors.settings.part import Part as _Part
 from actors.settings.servers import RaySettings, RedisSettings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_NAMESPACE = re.compile(r"[!-9;-~]+")
-"""What can stand before the first `:` of a channel's name; see `actors.message.check_channel`."""
+_NAMESPACE = re.compile(r"[!-#%-9;-~][!-9;-~]*")
+"""What can stand before the first `:` of a channel's name, behind the `$` that it may begin with;
+see `actors.message.check_channel`."""
 
 
 class QueueSettings(_Part):
     """The durable queue that producers write to."""
 
-    partitions: Annotated[int, Field(ge=1, le=1024)] = 8
+    partitions: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
     """The units of order and ownership. Fixed for the life of the data."""
     entries_max: Count = 200_000
     """Entries of one partition that may wait. When full, the API answers 429 (error 111)."""
-    message_bytes_max: Annotated[int, Field(ge=64, le=16 * 2**20)] = 65_536
+    message_bytes_max: Annotated[int, Field(ge=64, le=16 * 2**20, strict=True)] = 65_536
     """Size of one message's data. Larger ones are refused (error 107)."""
 
 
@@ -36,14 +37,14 @@ class NozzleSettings(_Part):
 
     count: Count = 1
     """How many nozzles there are, each with a publisher of its own; at most `queue.partitions`."""
-    pace_s: Annotated[float, Field(ge=0, le=1)] = 0.007
+    pace_s: Annotated[Number, Field(ge=0, le=1)] = 0.007
     """The shortest time between two batches: under load, batches grow instead of their number."""
-    window: Annotated[int, Field(ge=1, le=256)] | None = None
+    window: Annotated[int, Field(ge=1, le=256, strict=True)] | None = None
     """Batches that may be under way; when full, the nozzle waits and the queue grows. Unset: two
     more than the largest stage has transformers. More do not wait in the queue but on the way."""
-    batch_max: Annotated[int, Field(ge=1, le=10_000)] = 400
+    batch_max: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 400
     """Entries of one partition in one batch."""
-    block_s: Annotated[float, Field(ge=0.001, le=60)] = 1.0
+    block_s: Annotated[Number, Field(ge=0.001, le=60)] = 1.0
     """How long one read waits for entries."""
     crashes_max: Count = 2
     """How often an entry, alone in its batch, may end its transformer's process before it becomes a
@@ -77,9 +78,9 @@ class StageSettings(_Part):
     """What it does, in this order, to the messages whose channels match."""
     replicas: Count = 1
     """How many transformers it has."""
-    num_cpus: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
+    num_cpus: Annotated[Number, Field(ge=0, le=1_000_000)] = 1.0
     """CPUs that Ray reserves for each transformer."""
-    num_gpus: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    num_gpus: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
     """GPUs that Ray reserves for each transformer."""
     resources: dict[str, float] = Field(default_factory=dict)
     """Other Ray resources that each transformer needs."""
@@ -102,11 +103,11 @@ class StageSettings(_Part):
 class ChannelSettings(_Part):
     """What the channels of a namespace keep and allow. Everything is denied unless allowed."""
 
-    history_size: Annotated[int, Field(ge=0, le=100_000)] = 0
+    history_size: Annotated[int, Field(ge=0, le=100_000, strict=True)] = 0
     """Publications that a channel keeps. 0: none, and publications have no offsets."""
-    history_ttl_s: Annotated[int, Field(ge=0, le=TTL_MAX_S)] = 0
+    history_ttl_s: Annotated[int, Field(ge=0, le=TTL_MAX_S, strict=True)] = 0
     """How long it keeps them after the last one. 0: none are kept."""
-    history_meta_ttl_s: Annotated[int, Field(ge=60, le=TTL_MAX_S)] = 30 * 24 * 3600
+    history_meta_ttl_s: Annotated[int, Field(ge=60, le=TTL_MAX_S, strict=True)] = 30 * 24 * 3600
     """How long the position (offset and epoch) outlives them."""
     presence: bool = False
     """Keep a list of who is in each channel."""
@@ -190,7 +191,7 @@ class EdgeSettings(_Part):
     """`host:port` of Ray Serve's own HTTP; unused where Serve runs already."""
     replicas: Count = 1
     """How many edges there are."""
-    num_cpus: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
+    num_cpus: Annotated[Number, Field(ge=0, le=1_000_000)] = 1.0
     """CPUs that Ray reserves for each edge."""
     publish_timeout_s: Limit = 10.0
     """How long an API publish waits for the commit; 18 s at most where the edge stops."""
@@ -268,7 +269,7 @@ class AuthSettings(_Part):
 class FeedSettings(_Part):
     """The streams that edges follow."""
 
-    records_max: Annotated[int, Field(ge=100, le=COUNT_MAX)] = 10_000
+    records_max: Annotated[int, Field(ge=100, le=COUNT_MAX, strict=True)] = 10_000
     """Committed batches, joins and leaves that a partition's feed keeps; an edge behind them heals
     from history."""
 
@@ -325,7 +326,7 @@ class Settings(_Part):
         if unfit := [name for name in self.namespaces if not _NAMESPACE.fullmatch(name)]:
             raise ValueError(
                 f"namespaces: no channel can have {unfit[0]!r}: "
-                "use printable ASCII without blanks and colons"
+                "use printable ASCII without blanks and colons, and no $ at the beginning"
             )
         if self.nozzle.count > self.queue.partitions:
             raise ValueError("nozzle.count is more than queue.partitions: lower it")

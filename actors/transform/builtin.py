@@ -47,6 +47,9 @@ class Filter:
         matches: str | None = None,
         drop: bool = False,
     ) -> None:
+        flags: list[Any] = [drop] if exists is None else [drop, exists]
+        if not all(isinstance(flag, bool) for flag in flags):
+            raise ValueError("exists, drop: give true or false")
         tests: list[Callable[[Any], bool]] = []
         if exists is not None:
             tests.append(lambda value: (value is not _MISSING) is exists)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.settings.names import every, find, guess
+from actors.settings.names import Name, every, find, guess
 from actors.settings.reference import reference
 from actors.settings.tree import ChannelSettings, Settings, TokenSettings, TransformSettings
 
@@ -93,7 +93,7 @@ def test_key_set_is_at_an_http_address(url: str) -> None:
         TokenSettings(jwks_url=url)
 
 
-@pytest.mark.parametrize("name", ["a b", "a:b", "", "caf\u00e9"])
+@pytest.mark.parametrize("name", ["a b", "a:b", "", "caf\u00e9", "$a"])
 def test_namespace_that_no_channel_can_have_is_refused(name: str) -> None:
     """Else a misspelled name would wait in vain for its first message."""
     with pytest.raises(ValidationError, match="namespaces: no channel can have"):
@@ -150,15 +150,27 @@ def _tree(parts: tuple[str, ...], value: object) -> Any:
     return [below] if parts[0] == "<n>" else {parts[0].strip("<>"): below}
 
 
+def _numbers() -> list[Name]:
+    plain = [name for name in every() if name.annotation in (int, float)]
+    window = find(("nozzle", "window"))
+    assert window is not None
+    return [*plain, window]
+
+
 def test_every_number_has_an_upper_limit() -> None:
     """What Valkey, Ray or a timer cannot count fails late: a commit, for good, or a start."""
-    kinds = (int, float, int | None)
-    numbers = [name for name in every() if name.annotation in kinds]
-    assert len(numbers) > 40
-    for name in numbers:
+    assert len(_numbers()) > 40
+    for name in _numbers():
         with pytest.raises(ValidationError) as caught:
             Settings.model_validate(_tree(name.parts, 10**30))
         assert caught.value.errors()[0]["type"] == "less_than_equal", name.parts
+
+
+def test_no_number_is_true_or_false() -> None:
+    """`true` would be 1."""
+    for name in _numbers():
+        with pytest.raises(ValidationError, match=r"valid integer|give a number"):
+            Settings.model_validate(_tree(name.parts, True))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,15 @@ def test_filter(options: dict[str, Any], kept: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"equals": 1, "exists": True}, {"one_of": "abc"}, {"at_least": "1"}, {"matches": "("}],
+    [
+        {},
+        {"equals": 1, "exists": True},
+        {"one_of": "abc"},
+        {"at_least": "1"},
+        {"matches": "("},
+        {"exists": 1},
+        {"exists": True, "drop": 1},
+    ],
 )
 def test_filter_refuses_options_without_sense(options: dict[str, Any]) -> None:
     """One condition, of the right kind."""
