@@ -178,7 +178,14 @@ class Supervisor:
 
     def _actor(self, name: str, role: type, args: tuple[Any, ...], **resources: Any) -> _Watched:
         options = {**_OPTIONS, "name": name, "namespace": self._settings.app, **resources}
-        handle: Any = ray.remote(role).options(**options).remote(*args)
+        try:
+            handle: Any = ray.remote(role).options(**options).remote(*args)
+        except ValueError as error:
+            # Raised at once, not by the actor; most of what Ray refuses the settings refuse, too.
+            raise SettingsError(
+                f"{name}: Ray refuses what it is to reserve: {error}: correct num_cpus, num_gpus "
+                "or resources of its stage"
+            ) from error
         watched = self._actors[name] = _Watched(name, handle)
         return watched
 

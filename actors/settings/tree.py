@@ -13,6 +13,7 @@ from actors.settings.authorise import AuthoriseSettings
 from actors.settings.client import ClientSettings
 from actors.settings.part import COUNT_MAX, TTL_MAX_S, Count, Limit, Number, Seconds, check_path
 from actors.settings.part import Part as _Part
+from actors.settings.resources import Amount, GpuAmount, Resources
 from actors.settings.servers import RaySettings, RedisSettings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -78,11 +79,11 @@ class StageSettings(_Part):
     """What it does, in this order, to the messages whose channels match."""
     replicas: Count = 1
     """How many transformers it has."""
-    num_cpus: Annotated[Number, Field(ge=0, le=1_000_000)] = 1.0
+    num_cpus: Amount = 1.0
     """CPUs that Ray reserves for each transformer."""
-    num_gpus: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    num_gpus: GpuAmount = 0.0
     """GPUs that Ray reserves for each transformer."""
-    resources: dict[str, float] = Field(default_factory=dict)
+    resources: Resources = Field(default_factory=dict)
     """Other Ray resources that each transformer needs."""
     attempts: Annotated[int, Field(ge=1, le=1000, strict=True)] = 3
     """How often a message is tried before it becomes a dead letter."""
@@ -191,7 +192,7 @@ class EdgeSettings(_Part):
     """`host:port` of Ray Serve's own HTTP; unused where Serve runs already."""
     replicas: Count = 1
     """How many edges there are."""
-    num_cpus: Annotated[Number, Field(ge=0, le=1_000_000)] = 1.0
+    num_cpus: Amount = 1.0
     """CPUs that Ray reserves for each edge."""
     publish_timeout_s: Limit = 10.0
     """How long an API publish waits for the commit; 18 s at most where the edge stops."""

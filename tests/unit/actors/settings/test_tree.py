@@ -1,5 +1,6 @@
 """The settings tree: its defaults, its limits, what holds for a channel, and its reference."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,13 @@ from pydantic import ValidationError
 
 from actors.settings.names import Name, every, find, guess
 from actors.settings.reference import reference
-from actors.settings.tree import ChannelSettings, Settings, TokenSettings, TransformSettings
+from actors.settings.tree import (
+    ChannelSettings,
+    Settings,
+    StageSettings,
+    TokenSettings,
+    TransformSettings,
+)
 
 DOCS = Path(__file__).parents[4] / "docs"
 
@@ -140,6 +147,30 @@ def test_times_that_contradict_one_another_are_refused(tree: dict[str, Any], set
     """The error names the one to change."""
     with pytest.raises(ValidationError, match=setting):
         Settings.model_validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("stage", "why"),
+    [
+        ({"num_cpus": 0.00001}, "give 0, or 0.0001 or more"),
+        ({"num_gpus": 1.5}, "give a whole number, or less than 1"),
+        ({"resources": {"GPU": 1}}, "set num_gpus instead"),
+        ({"resources": {"CPU": 1}}, "set num_cpus instead"),
+        ({"resources": {"memory": 1e9}}, "take it out"),
+        ({"resources": {"tape": -1}}, "greater than or equal to 0"),
+        ({"resources": {"tape": 0.00001}}, "give 0, or 0.0001 or more"),
+        ({"resources": {"tape": 1e300}}, "less than or equal to"),
+    ],
+)
+def test_what_ray_refuses_to_reserve_is_refused(stage: dict[str, Any], why: str) -> None:
+    """It would do so when the actors are made, after everything else has started."""
+    with pytest.raises(ValidationError, match=re.escape(why)):
+        Settings.model_validate({"stages": [stage]})
+
+
+def test_what_ray_reserves_is_taken() -> None:
+    stage = StageSettings(num_cpus=0, num_gpus=0.0001, resources={"tape": 2.5, "node:10.0.0.1": 1})
+    assert stage.resources == {"tape": 2.5, "node:10.0.0.1": 1}
 
 
 def _tree(parts: tuple[str, ...], value: object) -> Any:
