@@ -173,6 +173,8 @@ class Batch(msgspec.Struct, array_like=True):
         dead: What failed on the way.
         acks: Results known already: of entries that were dropped or are dead.
         read_at_s: When the nozzle had read it, in seconds since the epoch.
+        origins: What entries were that a stage has changed, as the queue holds them; one for each
+            id, on the way to further stages only.
     """
 
     spans: list[Span]
@@ -180,6 +182,7 @@ class Batch(msgspec.Struct, array_like=True):
     dead: list[DeadLetter] = []
     acks: list[Ack] = []
     read_at_s: float = 0.0
+    origins: list[Entry] = []
 
 
 class Publication(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -167,8 +167,13 @@ class TransformerRole:
 
     def _loaded(self) -> Transformer:
         if self._transformer is None:
-            code = str(self._role.settings.code)
-            self._transformer = Transformer(self._stage, code, numbers=self._role.numbers)
+            settings = self._role.settings
+            self._transformer = Transformer(
+                self._stage,
+                str(settings.code),
+                is_last=self._stage.name == settings.stages[-1].name,
+                numbers=self._role.numbers,
+            )
             self._transformer.guard()
             settle_memory()
         return self._transformer

@@ -1,8 +1,8 @@
 """The transformer: runs the user's code on the entries of a batch.
 
 An entry is transformed whole or not at all: where one of the messages made of it fails, none goes
-on, and a further attempt begins anew with what the queue holds, so that a half-changed message is
-never seen again.
+on, in whichever stage. A further attempt begins anew with what the stage got, and the dead letter
+holds what the queue did, so that a half-changed message is never seen again.
 """
 
 import asyncio
@@ -45,6 +45,8 @@ from actors.transform.time_limit import TimeLimit, TimeLimitError
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_Source = tuple[int, str]
+"""Partition and id of an entry: what all messages made of it have in common."""
 
 MADE_BYTES_MAX: Final = 64 * 2**20
 """Bytes of one batch after a stage. One commit holds them; Valkey takes 512 MB in a command."""
@@ -73,6 +75,7 @@ class Transformer:
         stage: StageSettings,
         code: str,
         *,
+        is_last: bool = True,
         numbers: Numbers | None = None,
         sleep: Callable[[float], None] = time.sleep,
         wall: Callable[[], float] = time.time,
@@ -82,6 +85,7 @@ class Transformer:
         Args:
             stage: What to do.
             code: The user's directory.
+            is_last: No stage follows that would want to know what an entry was before this one.
             numbers: Where to count.
             sleep: Waits between attempts.
             wall: Seconds since the epoch, for dead letters.
@@ -91,6 +95,7 @@ class Transformer:
         """
         self._stage = stage
         self._code = Path(code).resolve()
+        self._is_last = is_last
         self._numbers = numbers or Numbers("transformer")
         self._latency = self._numbers.latency("transform")
         self._sleep = sleep
@@ -254,32 +259,45 @@ class Transformer:
         dead = list(batch.dead)
         acks = list(batch.acks)
         dropped = 0
+        letters = self._letters(batch, items)
+        dead += letters.values()
         for item in items:
-            if item.failed is not None:
-                dead.append(self._dead_letter(item, item.failed))
-                acks += acks_of(item, error=_why(item.failed))
+            letter = letters.get(_source(item.entry)) if letters else None
+            if letter is not None:
+                acks += acks_of(item, error=letter.error)
             elif item.done:
                 entries += item.done
             else:
                 dropped += 1
                 acks += acks_of(item)
-        died = len(dead) - len(batch.dead)
-        if died:
+        if letters:
             log.warning(
-                "entries became dead letters", extra={"stage": self._stage.name, "count": died}
+                "entries became dead letters",
+                extra={"stage": self._stage.name, "count": len(letters)},
             )
         for name, number in (
             ("batches", 1),
             ("in", len(items)),
             ("out", len(entries)),
             ("dropped", dropped),
-            ("dead", died),
+            ("dead", len(letters)),
         ):
             self._numbers.count(name, number)
-        return Batch(batch.spans, entries, dead, acks, batch.read_at_s)
+        origins = [] if self._is_last else _origins(batch, items)
+        return Batch(batch.spans, entries, dead, acks, batch.read_at_s, origins)
 
-    def _dead_letter(self, item: Item, error: BaseException) -> DeadLetter:
-        entry = item.entry
+    def _letters(self, batch: Batch, items: Sequence[Item]) -> dict[_Source, DeadLetter]:
+        """Return the letters of entries that failed, one for all items that share an entry."""
+        letters: dict[_Source, DeadLetter] = {}
+        failed = [(item, item.failed) for item in items if item.failed is not None]
+        origins = {_source(one): one for one in batch.origins} if failed else {}
+        for item, error in failed:
+            source = _source(item.entry)
+            if source not in letters:
+                letters[source] = self._letter(origins.get(source, item.entry), item, error)
+        return letters
+
+    def _letter(self, entry: Entry, item: Item, error: BaseException) -> DeadLetter:
         by_user = item.stage != QUEUE_STAGE
         return dead_letter(
             entry,
@@ -289,6 +307,19 @@ class Transformer:
             attempts=item.attempts,
             died_at_s=self._wall(),
         )
+
+
+def _source(entry: Entry) -> _Source:
+    return entry.partition, entry.id
+
+
+def _origins(batch: Batch, items: Sequence[Item]) -> list[Entry]:
+    """Return what entries were that this stage or one before has changed."""
+    origins = list(batch.origins)
+    known = set(map(_source, origins))
+    # Changed here for the first time, an entry is still one item.
+    origins += [item.entry for item in items if item.touched and _source(item.entry) not in known]
+    return origins
 
 
 def _why(error: BaseException) -> str:

@@ -264,6 +264,7 @@ def transformer(
     *uses: str | tuple[Any, ...],
     attempts: int = 3,
     time_limit_s: float = 60,
+    is_last: bool = True,
     sleep: Callable[[float], None] = lambda seconds: calls.append(f"sleep {seconds}"),
     numbers: Numbers | None = None,
 ) -> Transformer:
@@ -283,7 +284,9 @@ def transformer(
             "time_limit_s": time_limit_s,
         }
     )
-    made.append(Transformer(stage, HERE, numbers=numbers, sleep=sleep, wall=lambda: 77.0))
+    made.append(
+        Transformer(stage, HERE, is_last=is_last, numbers=numbers, sleep=sleep, wall=lambda: 77.0)
+    )
     return made[-1]
 
 
@@ -470,6 +473,40 @@ def test_entry_goes_on_whole_or_not_at_all() -> None:
     assert [dead.id for dead in chained.dead] == ["1-0"]
     generator = run(transformer("multiply"), entry(-3))
     assert (generator.entries, len(generator.dead)) == ([], 1)
+
+
+def test_letter_of_a_later_stage_holds_what_the_queue_did() -> None:
+    """A replay goes through all stages: what it begins with must not have been through one."""
+    first = transformer("add_one", "readdress", is_last=False)
+    second = transformer("add_one", is_last=False)
+    third = transformer(("give_up_on", {"value": 3}))
+    entries = [entry(n, n, meta=Meta(key=f"k{n}", wait=f"w{n}")) for n in (1, 2)]
+    between = decode_batch(second.apply(encode_batch(run(first, *entries))))
+    result = decode_batch(third.apply(encode_batch(between)))
+    (dead,) = result.dead
+    assert (dead.channel, dead.data, dead.meta) == ("a", "1", entries[0].meta.decode())
+    assert (dead.stage, dead.error) == ("try", "no use")
+    assert result.acks == [Ack(2, "w1", error="no use")]
+    assert data_of(result) == [4]
+    assert (between.origins, result.origins) == (entries, [])
+
+
+def test_entry_goes_on_whole_or_not_at_all_in_all_stages() -> None:
+    """Where a stage fails on one of the messages that another has made, none is sent."""
+    first = transformer("multiply", is_last=False)
+    second = transformer(("give_up_on", {"value": 1}))
+    whole = entry(1, 2, meta=Meta(wait="whole"))
+    broken = entry(3, 1, meta=Meta(wait="broken"))
+    result = decode_batch(second.apply(encode_batch(run(first, broken, whole))))
+    assert [(sent.id, sent.data) for sent in result.entries] == [("2-0", b"0")]
+    assert [(dead.id, dead.data) for dead in result.dead] == [("1-0", "3")]
+    assert result.acks == [Ack(2, "broken", error="no use")]
+
+
+def test_what_does_not_change_is_carried_once() -> None:
+    """Its letter holds it as it is."""
+    result = run(transformer(("add_one", {}, "b"), is_last=False), entry(1))
+    assert (result.entries, result.origins) == ([entry(1)], [])
 
 
 def test_system_exit_fails_only_its_message() -> None:
