@@ -37,6 +37,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             commit, and the totals stand in the publication's data under `counts`. Needs data
             that is a non-empty object.
         version, version_epoch: See `Meta`.
+        skip_history: See `Meta`. A transform may set it; what was published with it keeps it.
         id: The entry's id in the queue; its first part is the time of arrival in ms.
     """
 
@@ -47,6 +48,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     count: dict[str, int] = {}
     version: int = 0
     version_epoch: str = ""
+    skip_history: bool = False
     id: str = FIRST_ID
 
     def replace(self, **changes: Any) -> "Message":

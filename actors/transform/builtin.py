@@ -14,6 +14,7 @@ from actors.message import Message, encode_json
 
 _MISSING: Final = object()
 _HASH_RANGE: Final = 2**64
+_Key = tuple[str, bool, bytes]
 
 
 class Filter:
@@ -25,7 +26,7 @@ class Filter:
     Args:
         field: Path of the field.
         exists: True: the field is there (it may be null). False: it is missing.
-        equals: The field has this value. JSON's true is not 1.
+        equals: The field has this value. JSON's true is not 1, except within lists and objects.
         one_of: The field has one of these values.
         at_least: The field is a number, and this or more.
         at_most: The field is a number, and this or less. May stand beside `at_least`.
@@ -133,11 +134,12 @@ class Conflate:
     """Keep only the latest message of each key, within one batch.
 
     Keys are apart for each channel. The window is the batch: what the nozzle reads at once. While
-    little comes, a message goes alone and nothing is dropped; under load `nozzle.pace_s` (4 ms
+    little comes, a message goes alone and nothing is dropped; under load `nozzle.pace_s` (7 ms
     unless set) is the shortest window, and with several transformers nothing else holds: what
     is kept depends on how messages fell into batches. Nothing is ever delayed.
 
-    A message does not take the place of one with a higher version: it would have no effect itself.
+    A message does not take the place of one with a higher version, nor of what came after that: it
+    would have no effect itself. What skips the history takes the place of nothing that is kept.
 
     Args:
         key: Path of the key, as `symbol`. Messages without it all go on. Not given: the channel
@@ -151,33 +153,33 @@ class Conflate:
 
     def batch(self, messages: list[Message]) -> list[Message | None]:
         """Return each message if it is the latest with its key, else None."""
-        latest: dict[tuple[str, bytes], int] = {}
+        latest: dict[_Key, int] = {}
+        newest: dict[_Key, Message] = {}  # of those with a version
         kept: list[Message | None] = [*messages]
         for index, message in enumerate(messages):
             key = self._key(message)
             if key is None:
                 continue
-            before = latest.get(key)
-            if before is not None and _is_older(message, messages[before]):
-                kept[index] = None
-                continue
-            if before is not None:
-                kept[before] = None
+            if message.version:
+                if key in newest and _is_older(message, newest[key]):
+                    kept[index] = None
+                    continue
+                newest[key] = message
+            if key in latest:
+                kept[latest[key]] = None
             latest[key] = index
         return kept
 
-    def _key(self, message: Message) -> tuple[str, bytes] | None:
-        if self._path is None:
-            return message.channel, b""
-        value = _get(message.data, self._path)
-        return None if value is _MISSING else (message.channel, encode_json(value))
+    def _key(self, message: Message) -> _Key | None:
+        value = None if self._path is None else _get(message.data, self._path)
+        if value is _MISSING:
+            return None
+        return message.channel, message.skip_history, encode_json(value)
 
 
 def _is_older(message: Message, before: Message) -> bool:
-    return 0 < message.version < before.version and message.version_epoch in (
-        "",
-        before.version_epoch,
-    )
+    is_same_epoch = message.version_epoch in ("", before.version_epoch)
+    return is_same_epoch and message.version < before.version
 
 
 BUILTINS: Final[Mapping[str, type]] = {

@@ -103,6 +103,7 @@ def decode_item(item: Item) -> None:
             count=meta.count,
             version=meta.version,
             version_epoch=meta.version_epoch,
+            skip_history=meta.skip_history,
             id=entry.id,
         )
     item.messages = [message]
@@ -155,7 +156,7 @@ def _data(message: Message) -> bytes:
 def _meta(message: Message, source: Meta | None, index: int) -> bytes:
     tags, info, count = message.tags, message.info, message.count
     if source is None:
-        if not (tags or count or message.version) and info is None:
+        if not (tags or count or message.version or message.skip_history) and info is None:
             return b""
         source = Meta()
     text = encode_json(
@@ -164,7 +165,7 @@ def _meta(message: Message, source: Meta | None, index: int) -> bytes:
             info=info,
             key=f"{source.key}#{index}" if source.key and index else source.key,
             wait="" if index else source.wait,
-            skip_history=source.skip_history,
+            skip_history=source.skip_history or message.skip_history,
             delta=source.delta,
             count=count,
             version=message.version,

@@ -401,6 +401,14 @@ def test_meta_is_written_anew() -> None:
     assert two == Meta(tags={"n": "1"}, count={"up": 1}, version=2**64 - 1)
 
 
+@pytest.mark.parametrize(("before", "now"), [(False, True), (True, False), (True, True)])
+def test_history_is_skipped_where_publisher_or_transform_say_so(before: bool, now: bool) -> None:
+    """A transform may set it; it does not put into the history what its publisher kept out."""
+    subject = transformer(("change", {"skip_history": now}))
+    result = run(subject, entry(1, meta=Meta(skip_history=True) if before else None))
+    assert decode_meta(result.entries[0].meta) == Meta(skip_history=True)
+
+
 @pytest.mark.parametrize(("before", "now"), [(0, 4), (4, 0)])
 def test_transform_sets_a_version_and_takes_it_away(before: int, now: int) -> None:
     """Also where it is all that stands in the meta."""
@@ -693,6 +701,12 @@ def test_message_that_blocks_the_event_loop_dies_alone() -> None:
     result = run(subject, *(entry(n, n) for n in (1, 2, 3)))
     assert data_of(result) == [1, 3]
     assert [(dead.data, dead.attempts) for dead in result.dead] == [("2", 1)]
+
+
+def test_conflate_keeps_what_is_kept() -> None:
+    """A message that skips the history does not take the place of one that does not."""
+    kept, shown = entry(1), entry(2, 2, meta=Meta(skip_history=True))
+    assert run(transformer("conflate"), kept, shown).entries == [kept, shown]
 
 
 def test_conflate_in_a_batch() -> None:

@@ -140,6 +140,8 @@ def test_conflate_keeps_the_last_of_each_key() -> None:
         ([(2, "a"), (0, "")], 1),
         ([(0, ""), (1, "a")], 1),
         ([(1, "a"), (3, "a"), (2, "a")], 1),
+        ([(5, ""), (0, ""), (3, "")], 1),
+        ([(5, "a"), (2, "b"), (3, "b"), (0, ""), (2, "b")], 3),
     ],
 )
 def test_conflate_keeps_the_higher_version(versions: list[tuple[int, str]], kept: int) -> None:
@@ -147,6 +149,13 @@ def test_conflate_keeps_the_higher_version(versions: list[tuple[int, str]], kept
     messages = [message(0).replace(version=v, version_epoch=epoch) for v, epoch in versions]
     found = Conflate().batch(messages)
     assert [index for index, one in enumerate(found) if one] == [kept]
+
+
+def test_conflate_keeps_the_last_that_goes_into_the_history() -> None:
+    """What skips it is one kind of message, what is kept another."""
+    skips = [False, True, False, True]
+    messages = [message(n).replace(skip_history=skip) for n, skip in enumerate(skips)]
+    assert Conflate().batch(messages) == [None, None, messages[2], messages[3]]
 
 
 def test_conflate_without_key_keeps_the_last_of_each_channel() -> None:
