@@ -168,7 +168,7 @@ class Transformer:
         for item in items:
             if item.failed is None:
                 try:
-                    item.done = encode_item(item)
+                    item.done = encode_item(item, self._stage.name)
                 except MessageError as error:
                     item.fail(error, self._stage.name)
 

@@ -14,6 +14,7 @@ from actors.message import (
     decode_json,
     decode_meta,
     encode_json,
+    token_of,
     without_newlines,
 )
 
@@ -23,6 +24,10 @@ MADE_BYTES_MAX: Final = 16 * 2**20
 """Bytes of data that one entry may become, all its messages together."""
 _COUNT_MAX: Final = 2**53 - 1
 """Lua, which does the commit, has floats only: larger integers are not exact there."""
+
+
+_OF_MANY: Final = "\x1f"
+"""Stands in an idempotency key before what we add: no key of a user's is likely to have it."""
 
 
 class Item:
@@ -109,8 +114,12 @@ def decode_item(item: Item) -> None:
     item.messages = [message]
 
 
-def encode_item(item: Item) -> Sequence[Entry]:
+def encode_item(item: Item, stage: str) -> Sequence[Entry]:
     """Return what an item's messages are as entries.
+
+    Args:
+        item: One that did not fail.
+        stage: The stage that they come from: those after the first get keys of its own.
 
     Raises:
         MessageError: A message cannot be sent: its channel, data or another field is wrong.
@@ -126,7 +135,7 @@ def encode_item(item: Item) -> Sequence[Entry]:
             entry.id,
             _channel(message, entry),
             _data(message),
-            _meta(message, item.meta, index),
+            _meta(message, item.meta, f"{_OF_MANY}{stage}:{index}" if index else ""),
             checked=True,
         )
         for index, message in enumerate(item.messages)
@@ -153,7 +162,8 @@ def _data(message: Message) -> bytes:
     return data
 
 
-def _meta(message: Message, source: Meta | None, index: int) -> bytes:
+def _meta(message: Message, source: Meta | None, place: str) -> bytes:
+    """Return a message's meta as JSON; `place` tells those apart that come after the first."""
     tags, info, count = message.tags, message.info, message.count
     if source is None:
         if not (tags or count or message.version or message.skip_history) and info is None:
@@ -163,8 +173,8 @@ def _meta(message: Message, source: Meta | None, index: int) -> bytes:
         Meta(
             tags=tags,
             info=info,
-            key=f"{source.key}#{index}" if source.key and index else source.key,
-            wait="" if index else source.wait,
+            key=source.key and source.key + place,
+            wait="" if place else source.wait,
             skip_history=source.skip_history or message.skip_history,
             delta=source.delta,
             count=count,
@@ -181,12 +191,5 @@ def _meta(message: Message, source: Meta | None, index: int) -> bytes:
 
 def acks_of(item: Item, error: str = "") -> list[Ack]:
     """Return the result for whoever waits for an entry that does not go on."""
-    meta = item.meta
-    if meta is None and item.entry.meta:
-        try:
-            meta = decode_meta(item.entry.meta)
-        except MessageError:
-            return []
-    if meta is None or not meta.wait:
-        return []
-    return [Ack(item.entry.partition, meta.wait, error=error)]
+    token = token_of(item.entry)
+    return [Ack(item.entry.partition, token, error=error)] if token else []

@@ -139,7 +139,7 @@ def _readdressed(entry: Entry) -> Iterable[Entry]:
 
 def _key(meta: Meta, index: int) -> str:
     # As the transformer has it, for every message that a transform makes of one.
-    return f"{meta.key}#{index}" if meta.key and index else meta.key
+    return f"{meta.key}\x1fstage:{index}" if meta.key and index else meta.key
 
 
 @dataclass(frozen=True, slots=True)

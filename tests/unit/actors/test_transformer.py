@@ -148,6 +148,11 @@ async def slow_first(message: Message) -> Message:
     return message
 
 
+def double(message: Message) -> list[Message]:
+    """Return two."""
+    return [message, message]
+
+
 async def twice(message: Message) -> AsyncIterator[Message]:
     """Return two."""
     yield message
@@ -264,6 +269,7 @@ def transformer(
     *uses: str | tuple[Any, ...],
     attempts: int = 3,
     time_limit_s: float = 60,
+    name: str = "try",
     is_last: bool = True,
     sleep: Callable[[float], None] = lambda seconds: calls.append(f"sleep {seconds}"),
     numbers: Numbers | None = None,
@@ -278,7 +284,7 @@ def transformer(
         transforms.append(spec)
     stage = StageSettings.model_validate(
         {
-            "name": "try",
+            "name": name,
             "transforms": transforms,
             "attempts": attempts,
             "time_limit_s": time_limit_s,
@@ -361,7 +367,7 @@ def test_dropped_entry_answers_who_waits() -> None:
 
 
 def test_multiplied_entry_has_keys_of_its_own_and_one_waiter() -> None:
-    """Outputs after the first get `#i` on the key; the first alone is waited for."""
+    """Outputs after the first get a key that no publisher gives; the first is waited for."""
     both = Meta(tags={"x": "y"}, delta=True, version=7, version_epoch="e")
     meta = msgspec.structs.replace(both, key="k", wait="t")
     result = run(transformer("multiply"), entry(3, meta=meta))
@@ -369,9 +375,18 @@ def test_multiplied_entry_has_keys_of_its_own_and_one_waiter() -> None:
     assert {sent.id for sent in result.entries} == {"1-0"}
     assert [decode_meta(sent.meta) for sent in result.entries] == [
         meta,
-        msgspec.structs.replace(both, key="k#1"),
-        msgspec.structs.replace(both, key="k#2"),
+        msgspec.structs.replace(both, key="k\x1ftry:1"),
+        msgspec.structs.replace(both, key="k\x1ftry:2"),
     ]
+
+
+def test_keys_of_all_stages_differ() -> None:
+    """What two stages make of one message is no repetition of one another."""
+    first = transformer("multiply", name="one", is_last=False)
+    second = transformer("double")
+    between = encode_batch(run(first, entry(2, meta=Meta(key="k"))))
+    sent = decode_batch(second.apply(between)).entries
+    assert len({decode_meta(one.meta).key for one in sent}) == 4
 
 
 def test_chain_matches_the_new_channel() -> None:
@@ -427,6 +442,7 @@ def test_transform_sets_a_version_and_takes_it_away(before: int, now: int) -> No
     ("bad", "error", "acks"),
     [
         (Entry(2, "1-0", "a", b"{", encode_json(Meta(wait="t"))), "data is not JSON", 1),
+        (Entry(2, "1-0", "a", b"1", b'{"wait":"t","version":-1}'), "version is not between", 1),
         (Entry(2, "1-0", "a", b"1", b"{"), "field m is not valid", 0),
         (Entry(2, "1-0", "a", b"1", b'{"tags":[]}'), "field m is not valid", 0),
         (Entry(2, "1-0", "a b", b"1"), "channel has characters", 0),
