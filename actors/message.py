@@ -144,7 +144,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         partition, id, channel, data, meta: The entry; data and meta as text, damaged bytes
             replaced.
-        stage: Where it failed: a stage's name, `queue` (not readable), or `commit`.
+        stage: Where it failed: a stage's name, or `queue` (not readable, or not to be published).
         error: One line.
         traceback: Of the user's code, or empty.
         attempts: How often it was tried.
