@@ -1,6 +1,7 @@
 """What pydantic finds wrong with the settings, as lines that name setting, source and remedy."""
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, Final
 
 from pydantic_core import ErrorDetails
@@ -81,8 +82,8 @@ def _shown(value: Any, parts: Path) -> str:
     match value:
         case None:
             return "empty"
-        case str() | bool() | int() | float():
-            text = repr(value) if isinstance(value, str) else str(value)
+        case str() | bool() | int() | float() | PurePath():
+            text = str(value) if isinstance(value, int | float) else repr(str(value))
             return text if len(text) <= 60 else f"{text[:57]}..."
         case dict():
             return "a mapping"

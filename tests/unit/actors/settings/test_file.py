@@ -126,11 +126,13 @@ class TestPaths:
     )
     def test_home_of_a_user_that_there_is_not_is_refused(self, tmp_path: Path, text: str) -> None:
         (of_variable,) = errors_of(None, {"RAYWIRE_CODE": "~no-such-user/x"})
+        (of_option,) = errors_of(None, None, {"data": Path("~no-such-user/x")})
         (of_file,) = errors_of(write(tmp_path, text))
 
         assert of_variable.startswith("code (RAYWIRE_CODE): ")
+        assert of_option.startswith("data (--data): is '~no-such-user/x': ")
         assert "(raywire.yaml:1): " in of_file
-        for line in (of_variable, of_file):
+        for line in (of_variable, of_option, of_file):
             assert line.endswith("there is no home directory ~no-such-user: write the path in full")
 
     def test_other_paths_are_relative_to_the_current_directory(self, tmp_path: Path) -> None:
