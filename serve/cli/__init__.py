@@ -9,6 +9,7 @@ from typing import Any, Final
 import typer
 
 from actors.errors import MessageError, SettingsError, UnavailableError
+from serve.cli.streams import OutputError, ReaderGoneError, prepare, silence_stdout
 
 COMMANDS: Final = {
     "up": "Start everything: queue, pipeline and edge. Ctrl-C stops it.",
@@ -30,14 +31,15 @@ _HELP: Final = """Push live data to people: a realtime message pipeline on Ray.
 Start with `raywire up`, then `echo hello | raywire publish news` in another shell.
 
 Results go to stdout (tables on a terminal, JSON in a pipe), everything else to stderr.
-Exit codes: 0 done, 1 a bug, 2 settings or command line are wrong, 3 something cannot be
-reached (try again), 4 a message cannot be accepted, 130 interrupted.
+Exit codes: 0 done, 1 a bug, or the result cannot be written, 2 settings or command line are
+wrong, 3 something cannot be reached (try again), 4 a message cannot be accepted, 130 interrupted.
 """
 _REPORT: Final = "this is a bug in Raywire: please report it with the traceback above"
 
 
 def main() -> None:
     """Run the command line and exit with a code of `serve.cli.output.Exit`."""
+    prepare()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -101,10 +103,12 @@ def _report(error: Exception) -> int:
     from serve.cli.output import Exit, print_error
 
     known = _known(error)
-    if isinstance(known, BrokenPipeError):
-        _silence_stdout()
-        return Exit.FAILED
+    if isinstance(known, (ReaderGoneError, OutputError)):
+        silence_stdout()
+    if isinstance(known, ReaderGoneError):
+        return Exit.DONE
     for kind, code in (
+        (OutputError, Exit.FAILED),
         (SettingsError, Exit.SETTINGS),
         (UnavailableError, Exit.UNAVAILABLE),
         (MessageError, Exit.MESSAGE),
@@ -122,10 +126,3 @@ def _known(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _silence_stdout() -> None:
-    # Python flushes stdout at its end, and would complain about the closed pipe there.
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

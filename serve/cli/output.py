@@ -17,7 +17,7 @@ class Exit(enum.IntEnum):
 
     DONE = 0
     FAILED = 1
-    """Something that should not happen: the traceback is on stderr."""
+    """A bug: the traceback is on stderr. Or the result could not be written, which stderr says."""
     SETTINGS = 2
     """The settings or the command line are wrong: change them."""
     UNAVAILABLE = 3

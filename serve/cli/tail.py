@@ -19,7 +19,7 @@ from serve.cli.output import Exit, err, out, print_warning, wants_json
 from serve.cli.system import System, find_system
 from serve.cli.tail_client import Tail
 from serve.cli.tail_history import HistoryReader
-from serve.cli.tail_print import JsonPrinter, Printer, ReaderGoneError, TerminalPrinter
+from serve.cli.tail_print import JsonPrinter, Printer, TerminalPrinter
 from serve.cli.tail_protocol import Followed, Subscriber
 from serve.system.running import ensure_secrets
 
@@ -150,10 +150,6 @@ async def _until_signal(tail: Tail, *, for_s: float | None, counted: bool) -> Ex
         if not ended:
             raise
         return ended[0]
-    except ReaderGoneError:
-        # Python flushes stdout at its end, and would complain about the closed pipe there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
     return Exit.DONE
 
 

@@ -71,7 +71,7 @@ class Tail:
         Raises:
             UnavailableError: The first connection failed. Later ones are tried without end.
             MessageError, SettingsError: The server refuses for good.
-            ReaderGoneError: Nobody reads what is shown.
+            ReaderGoneError, OutputError: Nobody reads what is shown, or it cannot be written.
         """
         attempt = 0
         while self._left != 0:

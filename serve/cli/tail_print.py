@@ -9,17 +9,12 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from actors.errors import RaywireError
 from serve.cli.output import printable
 from serve.cli.tail_protocol import Publication
 
 _encode: Final = msgspec.json.Encoder().encode
 
 Shown = Sequence[tuple[str, Publication]]
-
-
-class ReaderGoneError(RaywireError):
-    """Nobody reads what we print: there is nothing left to do."""
 
 
 class _Line(msgspec.Struct):
@@ -36,7 +31,7 @@ class Printer(Protocol):
         """Show publications, in order, and flush.
 
         Raises:
-            ReaderGoneError: Nobody reads any more.
+            ReaderGoneError, OutputError: Nobody reads any more, or it cannot be written.
         """
         ...
 
@@ -50,11 +45,8 @@ class JsonPrinter:
             _encode(_Line(channel, each.offset or None, each.data, each.tags))
             for channel, each in publications
         ]
-        try:
-            sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
-            sys.stdout.buffer.flush()
-        except BrokenPipeError as error:
-            raise ReaderGoneError from error
+        sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 class TerminalPrinter:
