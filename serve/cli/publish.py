@@ -136,10 +136,12 @@ async def publish(
     store = system.store()
     stopping = asyncio.Event()
     lines = OneLine(message) if message is not None else _standard_input(order)
+    # What is drawn again and again would erase what is being typed.
+    typed = message is None and sys.stdin.isatty()
     start_s = time.monotonic()
     failure: UnavailableError | MessageError | None = None
     try:
-        with Display(console, live=console.is_terminal) as display:
+        with Display(console, live=console.is_terminal and not typed) as display:
             sender = Sender(
                 store,
                 display.waits,

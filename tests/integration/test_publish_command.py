@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from tests.conftest import free_port, raywire
 
 pytestmark = pytest.mark.redis
 
+# What a display that is drawn again and again begins with.
+_HIDE_CURSOR = b"\x1b[?25l"
 PARTITION = partition_of("news", 8)
 
 
@@ -133,6 +136,31 @@ async def test_lines_of_an_open_pipe_are_sent_at_once_and_ctrl_c_ends_it(
     summary = json.loads(out)
     assert summary["accepted"] == 2
     assert summary["interrupted"]
+
+
+async def test_typing_is_not_painted_over(valkey_url: str, tmp_path: Path) -> None:
+    """Where lines come from a terminal, nothing moves on it meanwhile."""
+    ours, theirs = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "serve.cli", *_args(valkey_url, tmp_path)),
+            stdin=theirs,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm"},
+        )
+        os.write(ours, b"one\n")
+        async with asyncio.timeout(20):
+            await _wait_for(valkey_url, 1)
+            os.write(ours, b"\x04")
+            out, _ = await process.communicate()
+        shown = os.read(ours, 65_536)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert json.loads(out)["accepted"] == 1
+    assert b"reading lines" in shown
+    assert _HIDE_CURSOR not in shown
 
 
 async def test_a_server_that_comes_back_is_used_again(valkey_url: str, tmp_path: Path) -> None:
