@@ -19,8 +19,8 @@ from actors.pacing import Backoff
 from serve.cli.tail_print import Printer
 from serve.cli.tail_protocol import Position, Step, Subscriber
 
-Read = Callable[[str, int], Awaitable[Position]]
-"""Channel, offset -> what comes after it, or the first part of that."""
+Read = Callable[[str, int | None], Awaitable[Position]]
+"""Channel, offset -> what comes after it, or the first part of that; None -> the position alone."""
 
 _BACKOFF: Final = Backoff(first_s=0.2, max_s=10.0)
 _OPEN_TIMEOUT_S: Final = 10.0
@@ -125,7 +125,7 @@ class Tail:
 
     async def _do(self, socket: ClientConnection, step: Step) -> None:
         """Show and send what a step says, and what follows from reading history."""
-        reads: deque[tuple[str, int]] = deque()
+        reads: deque[tuple[str, int | None]] = deque()
         while True:
             self._show(step)
             for command in step.send:

@@ -86,6 +86,9 @@ class Followed:
         whole: It was asked for from the start: what history has lost before that is no gap.
         begun: It was subscribed before: what is missing now is a gap.
         held: Live publications that wait until history has been read; None: it is not being read.
+        read_at: Where the channel was when it was subscribed, which the server did not say: from
+            there another connection goes on where nothing was seen. (No bound for what is shown:
+            it was read when publications may have been on their way already.)
     """
 
     channel: str
@@ -94,6 +97,7 @@ class Followed:
     whole: bool = False
     begun: bool = False
     held: list[Publication] | None = None
+    read_at: tuple[int, str] | None = None
 
 
 @dataclass(slots=True)
@@ -105,13 +109,13 @@ class Step:
         publications: (channel, publication) to be shown, in order, none of them twice.
         notices: What the user should know, e.g. of a gap.
         reads: (channel, offset): history after it is to be read in another way, and given to
-            `Subscriber.was_read`, since the server does not let us.
+            `Subscriber.was_read`, since the server does not let us. None: the position alone.
     """
 
     send: list[bytes] = field(default_factory=list)
     publications: list[tuple[str, Publication]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    reads: list[tuple[str, int]] = field(default_factory=list)
+    reads: list[tuple[str, int | None]] = field(default_factory=list)
 
 
 class Subscriber:
@@ -145,14 +149,16 @@ class Subscriber:
     def connect(self, token: str) -> bytes:
         """Return the first frame of a new connection."""
         self._asked.clear()
+        for each in self._followed.values():
+            each.held = None
+            if each.offset is None and each.read_at is not None:
+                each.offset, each.epoch = each.read_at
         body: dict[str, Any] = {"name": "raywire-tail"}
         if self._in_token:
             body["subs"] = {
                 each.channel: {"recoverable": True} | _since(each)
                 for each in self._followed.values()
             }
-        for each in self._followed.values():
-            each.held = None
         if token:
             body["token"] = token
         return self._command("connect", body, "")
@@ -167,6 +173,8 @@ class Subscriber:
                 step.reads.append((channel, 0))
             else:
                 self._read(followed, page, step, aside=True)
+        elif page.epoch:
+            followed.read_at = page.offset, page.epoch
         return step
 
     def receive(self, frame: str | bytes) -> Step:
@@ -239,6 +247,8 @@ class Subscriber:
             if result.epoch:
                 followed.offset, followed.epoch = result.offset, result.epoch
             self._show(followed, result.publications, step)
+            if followed.offset is None and self._reads_aside:
+                step.reads.append((followed.channel, None))
         elif result.recovered:
             followed.epoch = result.epoch or followed.epoch
             self._show(followed, result.publications, step)

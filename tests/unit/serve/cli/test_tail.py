@@ -205,6 +205,33 @@ def test_a_second_connection_without_a_position_may_have_a_gap() -> None:
     assert "gap is possible" in talk.answer(subscribe={}).notices[0]
 
 
+def test_a_quiet_channel_goes_on_where_it_was_read_aside() -> None:
+    """Where the server gives no position, what comes during a break is not lost all the same."""
+    talk = _Talk(Followed("news"), reads_aside=True)
+    talk.connect()
+    assert talk.answer(subscribe={}).reads == [("news", None)]
+    talk.subscriber.was_read("news", Position(offset=7, epoch="e"))
+
+    talk.connect()
+    assert talk.command["subscribe"]["offset"] == 7
+    assert talk.answer(subscribe={"recovered": False}).notices == []
+    step = talk.answer(error={"code": 103, "message": "permission denied"})
+    assert step.reads == [("news", 7)]
+    page = Position(offset=8, epoch="e", publications=[Publication(offset=8)])
+    assert _offsets(talk.subscriber.was_read("news", page)) == [8]
+
+
+def test_a_position_that_was_read_aside_hides_nothing() -> None:
+    """What was on its way when it was read is shown, and later connections go on after it."""
+    talk = _Talk(Followed("news"), reads_aside=True)
+    talk.connect()
+    talk.answer(subscribe={})
+    talk.subscriber.was_read("news", Position(offset=8, epoch="e"))
+    assert _offsets(talk.push(8)) == [8]
+    talk.connect()
+    assert talk.command["subscribe"]["offset"] == 8
+
+
 def test_pings_are_answered_only_where_the_server_wants_it() -> None:
     """A pong that nobody asked for breaks the protocol (3501)."""
     talk = _Talk(Followed("news"))
