@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ import typer
 from actors.errors import MessageError, SettingsError
 from actors.message import check_channel
 from actors.settings.file import Loaded
+from actors.settings.tree import Settings
 from serve.auth.keys import HMAC_ALGORITHMS, PrivateKey, algorithms_of, parse_private_key
 from serve.auth.tokens import ALGORITHMS, make_token
 from serve.cli.options import DataOption, JsonOption, SettingsOption, load_settings
-from serve.cli.output import Exit, err, print_text, wants_json
+from serve.cli.output import Exit, err, print_text, print_warning, wants_json
 from serve.cli.token_check import judge, print_json_line, print_table
 from serve.system.running import ensure_secrets
 
@@ -217,11 +219,36 @@ def command(
 
 def _check_token(text: str, loaded: Loaded, *, as_json: bool) -> None:
     token = (sys.stdin.read() if text == "-" else text).strip()
-    secret = ensure_secrets(loaded.settings).token_secret
+    # Where there is none: one that nobody has signed with, as it would be if it were made now.
+    unknown = _secret_is_missing(loaded.settings)
+    secret = secrets.token_urlsafe(32) if unknown else _token_secret(loaded.settings)
     verdict = judge(token, loaded.settings, secret)
+    if unknown and not verdict.valid:
+        print_warning(
+            f"nothing has ever run on {loaded.settings.data}: it has no secret to judge by"
+        )
     (print_json_line if wants_json(asked=as_json) else print_table)(verdict)
     if not verdict.valid:
         raise typer.Exit(Exit.MESSAGE)
+
+
+def _token_secret(settings: Settings) -> str:
+    """Return the secret in force; one that has to be made is told of, as it is seldom meant."""
+    own = settings.auth.token_secret
+    if own is not None:
+        return own.get_secret_value()
+    missing = _secret_is_missing(settings)
+    secret = ensure_secrets(settings).token_secret
+    if missing:
+        print_warning(
+            f"nothing runs on {settings.data}, and new secrets were made in it: the token is good "
+            "for what is started there, and for nothing else"
+        )
+    return secret
+
+
+def _secret_is_missing(settings: Settings) -> bool:
+    return settings.auth.token_secret is None and not (settings.data / "secrets.json").exists()
 
 
 def _check_channels(channels: Sequence[str], subscribe: str | None) -> None:
@@ -265,7 +292,7 @@ def _secret_signer(loaded: Loaded, algorithm: str | None, *, subscribes: object)
         return Signer(own.secret.get_secret_value(), fitting, "auth.subscription_tokens.secret")
     named = auth.token_secret is not None
     name = "auth.token_secret" if named else f"the secret in {loaded.settings.data}"
-    return Signer(ensure_secrets(loaded.settings).token_secret, fitting, name)
+    return Signer(_token_secret(loaded.settings), fitting, name)
 
 
 def _fitting(algorithm: str | None, fitting: Sequence[str]) -> str:

@@ -88,11 +88,32 @@ def test_user_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_token_alone_goes_to_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    ensure_secrets(Settings(data=Path(".raywire")))
     assert run(["token", "--user", "a"]) == 0
 
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out.count("\n") == 1
+
+
+def test_secrets_that_are_made_for_it_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who is in a wrong directory gets a token that is good for nothing that runs."""
+    assert run(["token", "--user", "a"]) == 0
+    assert "new secrets were made" in " ".join(capsys.readouterr().err.split())
+
+    assert run(["token", "--user", "a"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_secret_of_the_settings_needs_no_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written where nothing has to be."""
+    monkeypatch.setenv("RAYWIRE_AUTH__TOKEN_SECRET", "s" * 32)
+    assert run(["token", "--user", "a"]) == 0
+    assert run(["token", "--check", capsys.readouterr().out.strip()]) == 0
+    assert capsys.readouterr().err == ""
+    assert not Path(".raywire").exists()
 
 
 def test_subscription_token_is_for_one_channel(

@@ -148,3 +148,15 @@ def test_odd_times_are_shown_as_they_are(value: Any) -> None:
     signed = jwt.api_jws.encode(json.dumps({"exp": value}).encode(), SECRET, algorithm="HS256")
     print_table(verdict_of(signed), Console(file=shown, width=100), wall=lambda: NOW_S)
     assert json.dumps(value) in shown.getvalue()
+
+
+def test_check_where_nothing_has_run_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No token can be valid by secrets that there are not."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["token", "--check", token(sub="ann")]) == 4
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["why"] == "its signature is wrong"
+    assert "nothing has ever run" in captured.err
+    assert list(tmp_path.iterdir()) == []
