@@ -8,8 +8,9 @@ import msgspec
 import typer
 from rich.live import Live
 
-from actors.errors import UnavailableError
+from actors.errors import SettingsError, UnavailableError
 from actors.store.interface import EdgeStore
+from actors.store.redis.client import check_layout
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption
 from serve.cli.output import out, print_json, wants_json
 from serve.cli.status_facts import SILENT_AFTER_S, Status, summarize
@@ -31,7 +32,8 @@ def command(
 
     One JSON object in a pipe. Rates and latencies are those of the last ten seconds.
 
-    Exit codes: 0 done; 3 nothing runs, or Valkey cannot be reached; 130 interrupted.
+    Exit codes: 0 done; 3 nothing runs, what runs cannot write its numbers, or Valkey cannot be
+    reached; 130 interrupted.
     """
     system = find_system(settings, data, redis)
     if wants_json(asked=json):
@@ -64,11 +66,32 @@ async def _read_once(system: System) -> Status:
     finally:
         await store.close()
     if not status.alive:
-        raise UnavailableError(
+        raise UnavailableError(await asyncio.to_thread(_why_silent, system))
+    return status
+
+
+def _why_silent(system: System) -> str:
+    """Say what it means that no part has written anything, and why that may be."""
+    if system.running is None:
+        return (
             f"{system.keys.app} does not run, or is just starting: no part of it has written its "
             f"numbers within {SILENT_AFTER_S:.0f} s"
         )
-    return status
+    text = (
+        f"{system.keys.app} runs (pid {system.running.pid}), but no part of it has written its "
+        f"numbers for {SILENT_AFTER_S:.0f} s"
+    )
+    try:
+        # Writes what is there already: a server that refuses to write says why.
+        check_layout(
+            system.redis_url,
+            system.keys.layout,
+            partitions=system.partitions,
+            timeout_s=system.settings.redis.timeout_s,
+        )
+    except (UnavailableError, SettingsError) as error:
+        return f"{text}: {error}"
+    return text
 
 
 async def _watch(system: System) -> None:
