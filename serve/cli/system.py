@@ -1,11 +1,13 @@
 """Where the system is that a command talks to: one that runs here, or a Redis that was named."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.errors import UnavailableError
 from actors.partition import Keys
 from actors.settings.tree import Settings
+from actors.store.redis.client import check_server, translated
 from actors.store.redis.edge import RedisEdgeStore
 from serve.cli.options import load_settings
 from serve.system.running import Running, read_running
@@ -49,7 +51,7 @@ def find_system(
     A Redis that was named wins; what runs on the data directory comes next.
 
     Raises:
-        SettingsError: The settings are wrong.
+        SettingsError: The settings are wrong, or the Redis they name refuses us.
         UnavailableError: Nothing runs on the data directory, and no Redis is named.
     """
     found = load_settings(settings, data, redis).settings
@@ -69,6 +71,9 @@ def find_system(
             f"nothing runs on {found.data}: start it with `raywire up`, or say where with "
             "--data DIR or --redis URL"
         )
+    # What is away may come back, and is the command's business; a wrong password stays wrong.
+    with suppress(UnavailableError), translated(named):
+        check_server(named, timeout_s=found.redis.timeout_s)
     return System(
         settings=found,
         redis_url=named,

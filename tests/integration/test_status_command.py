@@ -1,4 +1,4 @@
-"""`raywire status` as a process, on a real Valkey."""
+"""`raywire status` as a process, on a real Valkey; and a password that is wrong."""
 
 import os
 from collections.abc import Iterator
@@ -43,3 +43,22 @@ def test_a_server_without_a_system_has_none_that_runs(valkey_url: str, tmp_path:
     done = raywire("status", "--data", str(tmp_path), "--redis", valkey_url)
     assert done.returncode == 3
     assert "does not run" in done.stderr
+
+
+@pytest.fixture
+def locked_url(valkey_url: str) -> Iterator[str]:
+    """A Valkey that wants a password, with another one."""
+    with redis.Redis.from_url(valkey_url) as admin:
+        admin.config_set("requirepass", "right")
+        yield valkey_url.replace("//", "//:wrong@")
+        admin.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize("args", [["status"], ["publish", "news", "-m", "x"], ["dead", "list"]])
+def test_a_wrong_password_is_said_at_once(args: list[str], locked_url: str, tmp_path: Path) -> None:
+    """With the remedy, and the exit code that says not to try again."""
+    done = raywire(*args, "--data", str(tmp_path), "--redis", locked_url)
+    assert done.returncode == 2
+    assert "check user and password" in done.stderr
+    assert "wrong@" not in done.stderr
+    assert done.stdout == ""
