@@ -4,7 +4,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -73,12 +73,34 @@ def build_app(args: Sequence[str]) -> typer.Typer:
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_options)
     for name, line in COMMANDS.items():
         if name == named:
             _add(app, name)
         else:
             app.command(name, help=line)(_not_imported)
     return app
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer's signature
+    if asked:
+        _command("version")()
+        raise typer.Exit
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions, as `raywire version` does.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
 
 
 def _command(name: str) -> Callable[..., Any] | typer.Typer:
