@@ -17,14 +17,13 @@ from serve.auth.tokens import make_token
 from serve.cli.options import DataOption, JsonOption, RedisOption, SettingsOption
 from serve.cli.output import Exit, err, out, print_warning, wants_json
 from serve.cli.system import System, find_system
-from serve.cli.tail_client import Tail
+from serve.cli.tail_client import PATH, Tail
 from serve.cli.tail_history import HistoryReader
 from serve.cli.tail_print import JsonPrinter, Printer, TerminalPrinter
 from serve.cli.tail_protocol import Followed, Subscriber
 from serve.system.running import ensure_secrets
 
 _USER: Final = "raywire-tail"
-_PATH: Final = "/connection/websocket"
 # Where a server listens everywhere, we go to this machine.
 _LOCAL: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -201,5 +200,5 @@ def websocket_url(url: str) -> str:
         raise typer.BadParameter(f"--url {url}: write it as ws://host:port or wss://host:port")
     host, colon, port = parts.netloc.rpartition(":")
     netloc = f"{_LOCAL.get(host, host)}:{port}" if colon else parts.netloc
-    path = parts.path if parts.path.strip("/") else _PATH
+    path = parts.path if parts.path.strip("/") else PATH
     return urlunsplit((scheme, netloc, path, parts.query, ""))

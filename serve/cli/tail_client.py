@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -21,6 +22,9 @@ from serve.cli.tail_protocol import Position, Step, Subscriber
 
 Read = Callable[[str, int | None], Awaitable[Position]]
 """Channel, offset -> what comes after it, or the first part of that; None -> the position alone."""
+
+PATH: Final = "/connection/websocket"
+"""Where edges have the client protocol."""
 
 _BACKOFF: Final = Backoff(first_s=0.2, max_s=10.0)
 _OPEN_TIMEOUT_S: Final = 10.0
@@ -107,12 +111,16 @@ class Tail:
         except InvalidStatus as error:
             status = error.response.status_code
             kind = UnavailableError if status >= _HTTP_SERVER_ERROR else SettingsError
-            raise kind(f"{self._url} answered with HTTP status {status}") from error
+            raise kind(f"{self._url} answered with HTTP status {status}{self._hint()}") from error
         except InvalidURI as error:
             raise SettingsError(f"--url {self._url}: write it as ws://host:port") from error
         except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
             text = str(error) or type(error).__name__
             raise UnavailableError(f"{self._url} cannot be reached: {text}") from error
+
+    def _hint(self) -> str:
+        path = urlsplit(self._url).path
+        return "" if path == PATH else f": {path} may be the wrong path, an edge's own is {PATH}"
 
     async def _receive(self, socket: ClientConnection) -> None:
         try:

@@ -11,10 +11,11 @@ import pytest
 import typer
 from rich.console import Console
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from actors.errors import MessageError, RaywireError, SettingsError, UnavailableError
 from serve.cli.tail import _followed, websocket_url
-from serve.cli.tail_client import Tail
+from serve.cli.tail_client import PATH, Tail
 from serve.cli.tail_print import Shown, TerminalPrinter
 from serve.cli.tail_protocol import Followed, Position, Publication, Step, Subscriber
 
@@ -378,3 +379,28 @@ async def test_a_close_for_good_ends_it() -> None:
 
     with pytest.raises(SettingsError, match="invalid token"):
         await _tail(serve_one, count=1)
+
+
+async def test_a_wrong_path_is_suspected() -> None:
+    """Of an address that answers, but is no edge's, the path may be what is wrong."""
+
+    def refuse(connection: ServerConnection, _request: Request) -> Response:
+        return connection.respond(403, "no")
+
+    async with asyncio.timeout(10), serve(_never, "127.0.0.1", 0, process_request=refuse) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        for path, hint in (("/foo", "/foo may be the wrong path"), (PATH, "status 403$")):
+            tail = Tail(
+                f"ws://127.0.0.1:{port}{path}",
+                Subscriber([]),
+                _Kept(),
+                count=1,
+                token=lambda: "",
+                notify=lambda _: None,
+            )
+            with pytest.raises(SettingsError, match=hint):
+                await tail.run()
+
+
+async def _never(_socket: ServerConnection) -> None:
+    raise AssertionError("it was refused")
