@@ -4,14 +4,18 @@ import difflib
 import functools
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from actors.errors import SettingsError
 from actors.transform.errors import users_line
+
+_BUILT_IN: Final = "actors.transform.builtin"
+_ADDRESS: Final = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 
 
 def find(use: str, code: str | Path) -> Any:
@@ -62,15 +66,22 @@ def check_takes(
             if unknown
             else error
         )
+        # A default that is a mere mark says nothing to a reader.
+        shown = _ADDRESS.sub("...", str(signature))
         wrong = "the options do not fit" if options or not given else f"it cannot take {what}"
         raise SettingsError(
-            f"{use}: {wrong}: {why}\n  it takes {signature}{defined_at(target)}"
+            f"{use}: {wrong}: {why}\n  it takes {shown}{defined_at(target)}"
         ) from error
 
 
 def defined_at(target: Any) -> str:
-    """Return file, line number and first line of what was defined there, or nothing."""
+    """Return file, line number and first line of what was defined there, or nothing.
+
+    Nothing, too, for what is ours: there is nothing to be mended there.
+    """
     code = target if inspect.isclass(target) else plain(target)
+    if getattr(code, "__module__", "") == _BUILT_IN:
+        return ""
     try:
         lines, number = inspect.getsourcelines(code)
         return f"\n  {inspect.getsourcefile(code)}, line {number}\n    {lines[0].strip()}"

@@ -145,6 +145,14 @@ def test_option_that_does_not_fit_shows_what_is_taken(write: Write, tmp_path: Pa
     assert f"{name}.py, line 2\n    def up(message, *, limit: int = 3): ..." in text
 
 
+def test_options_of_a_built_in_are_shown_without_our_code(tmp_path: Path) -> None:
+    """The user has no line to mend there, and a mark for "not given" is none to copy."""
+    text = refusal("filter", tmp_path)
+    assert "it takes (field: str, *, exists: bool | None = None, equals: Any = ..., " in text
+    assert " at 0x" not in text
+    assert "builtin.py" not in text
+
+
 def test_misspelt_option_is_named_where_it_must_be_given(write: Write, tmp_path: Path) -> None:
     """What is missing follows from what is misspelt."""
     name = write("def up(message, limit): ...\n")
