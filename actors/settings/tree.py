@@ -248,7 +248,7 @@ class SubscriptionTokenSettings(TokenSettings):
 
 
 class AuthSettings(_Part):
-    """Keys. Secrets that are unset are made by `raywire up` and kept in `data`."""
+    """Keys. Unset secrets are made by `raywire up` or `raywire token`, and kept in `data`."""
 
     api_key: SecretStr | None = None
     """Key of the server API: printable ASCII."""

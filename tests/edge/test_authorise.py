@@ -108,6 +108,9 @@ async def test_example_of_the_manual(example: Path) -> None:
             assert reply["error"] == {"code": 104, "message": "method not found"}
             await publish(edge, channel="news", data=1)
             assert (await replies(ann, 1))[0]["push"]["channel"] == "news"
+        async with httpx.AsyncClient(base_url=f"http://{edge.address}", headers=KEY) as http:
+            called = await http.post("/api/rpc", json={"method": "rooms"})
+        assert called.json() == {"result": {"data": []}}
 
 
 async def test_manual_prolongs_who_is_still_logged_in(example: Path) -> None:
