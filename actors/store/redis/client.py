@@ -3,6 +3,7 @@
 Retries are the callers' business, who know what bears repeating: the client library's own are off.
 """
 
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -97,7 +98,7 @@ def _trouble(error: Exception) -> str:
 
 
 def sync_client(url: str, *, timeout_s: float) -> SyncClient:
-    """Make a client for actors of one thread.
+    """Make a client for actors of one thread. It connects with its first command.
 
     Raises:
         SettingsError: The URL is not one of ours.
@@ -116,7 +117,7 @@ def sync_client(url: str, *, timeout_s: float) -> SyncClient:
         return master
     if scheme.endswith("+cluster"):
         del options["retry"]
-        return redis.cluster.RedisCluster.from_url(_plain(url), **options)
+        return _LazyCluster(_plain(url), options)
     return redis.Redis.from_url(url, **options)
 
 
@@ -141,6 +142,30 @@ def async_client(url: str, *, timeout_s: float) -> AsyncClient:
         del options["retry"]
         return _AsyncCluster.from_url(_plain(url), **options)
     return _AsyncPlain.from_url(url, **options)
+
+
+class _LazyCluster(redis.cluster.RedisCluster):
+    """Connects with the first command, where the library's does so when made.
+
+    So an actor may begin while the cluster is away. What failed is tried again by the next command.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        # Not the library's constructor: that is what connects. All its commands are one call here.
+        self._url = url
+        self._options = options
+        self._making = threading.Lock()
+        self._made: redis.cluster.RedisCluster | None = None
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        with self._making:
+            if self._made is None:
+                self._made = redis.cluster.RedisCluster.from_url(self._url, **self._options)
+        return self._made.execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
 
 
 class _OverSentinel(redis.Redis):
