@@ -6,35 +6,74 @@ something to await and to pass on.
 
 import asyncio
 import itertools
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import ray.exceptions
 
 from actors.errors import CrashError, GapError, SuspectError, TooLargeError, UnavailableError
 from actors.store.interface import Marks
 
+_SHUN_S: Final = 2.0
+_SHUN_S_MAX: Final = 30.0
+
 
 class Stage:
-    """The transformers of one stage, and how many batches each has."""
+    """The transformers of one stage, and how many batches each has.
 
-    def __init__(self, name: str, handles: Sequence[Any]) -> None:
+    One that failed is passed over for some seconds, twice as long each time until it succeeds: it
+    may be long until it is made anew, and each batch sent to it meanwhile costs a rewind.
+    """
+
+    def __init__(
+        self, name: str, handles: Sequence[Any], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.name = name
         self.handles = list(handles)
+        self._clock = clock
         self._load = [0] * len(self.handles)
         self._turn = 0
+        self._failures = [0] * len(self.handles)
+        self._shunned_until_s = [-math.inf] * len(self.handles)
 
     def take(self) -> int:
-        """Return the place of the least loaded; among equals they take turns."""
-        size = len(self.handles)
-        place = min(range(size), key=lambda i: (self._load[i], (i - self._turn) % size))
+        """Return the place of the least loaded; among equals they take turns.
+
+        Where all have failed lately it is that of the one whose time is up first.
+        """
+        size, now_s = len(self.handles), self._clock()
+        place = min(
+            range(size),
+            key=lambda i: (
+                max(now_s, self._shunned_until_s[i]),
+                self._load[i],
+                (i - self._turn) % size,
+            ),
+        )
         self._turn = (place + 1) % size
         self._load[place] += 1
         return place
 
     def give_back(self, place: int) -> None:
-        """Know that a batch of that place is done."""
+        """Know that a batch of that place is under way no more."""
         self._load[place] -= 1
+
+    def succeeded(self, place: int) -> None:
+        """Know that a transformer works."""
+        self._failures[place] = 0
+        self._shunned_until_s[place] = -math.inf
+
+    def failed(self, actor_id: str | None) -> None:
+        """Know that an actor failed, which may be one of these."""
+        now_s = self._clock()
+        for place, handle in enumerate(self.handles):
+            # What was under way with the first failure says nothing new.
+            if _id_of(handle) == actor_id and self._shunned_until_s[place] <= now_s:
+                shun_s = min(_SHUN_S_MAX, _SHUN_S * 2.0 ** self._failures[place])
+                self._shunned_until_s[place] = now_s + shun_s
+                self._failures[place] += 1
 
     def forget(self) -> None:
         """Know that nothing is under way any more."""
@@ -96,13 +135,14 @@ class Route:
         except UnavailableError:
             raise
         except ray.exceptions.RayError as error:
-            why = _last_line(error)
+            why = self._failed(error)
             # It may also have died before our turn, or of another nozzle's batch.
             if await asyncio.to_thread(self._marks.marked, self._nozzle) == mark:
                 raise CrashError(stage.name, why) from error
             raise SuspectError(f"an actor failed: {why}") from error
         finally:
             stage.give_back(place)
+        stage.succeeded(place)
         return result
 
     async def _committed(self, ref: Awaitable[None], places: Sequence[int]) -> None:
@@ -111,9 +151,17 @@ class Route:
         except (GapError, UnavailableError):
             raise
         except ray.exceptions.RayError as error:
-            raise SuspectError(f"an actor failed: {_last_line(error)}") from error
+            raise SuspectError(f"an actor failed: {self._failed(error)}") from error
         for stage, place in zip(self._stages, places, strict=False):
             stage.give_back(place)
+            stage.succeeded(place)
+
+    def _failed(self, error: ray.exceptions.RayError) -> str:
+        """Have its stage know which actor it was, and return why it failed."""
+        if isinstance(error, ray.exceptions.RayActorError):
+            for stage in self._stages:
+                stage.failed(error.actor_id)
+        return _last_line(error)
 
 
 class _Pending:
@@ -125,6 +173,12 @@ class _Pending:
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._function(*self._args).__await__()
+
+
+def _id_of(handle: Any) -> str:
+    """Return the id of an actor as errors have it: Ray has no public name for that."""
+    actor_id = getattr(handle, "_actor_id", None)
+    return "" if actor_id is None else str(actor_id.hex())
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,11 +1,12 @@
 """The route: refs from actor to actor, the least loaded first."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import ray.exceptions
+from ray import ActorID
 
 from actors.errors import CrashError, GapError, SuspectError, TooLargeError, UnavailableError
 from actors.route import Route, Stage
@@ -22,6 +23,7 @@ class Worker:
     """A transformer's handle: adds its name to the ref."""
 
     def __init__(self, name: str, alone: Callable[..., Any] = print) -> None:
+        self._actor_id = ActorID(name.encode() * 16)
         self.apply = Call(lambda ref: f"{ref}>{name}")
         self.apply_alone = Call(alone)
 
@@ -87,6 +89,76 @@ async def test_least_loaded_transformer_is_taken() -> None:
     for n in (0, 2, 4, 5):
         last.futures[n].set_result(None)
         await waits[n]
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def fail(last: Last, wait: Awaitable[None], worker: Worker) -> None:
+    """Have the latest batch fail because an actor is away."""
+    why = ray.exceptions.ActorUnavailableError("restarting", worker._actor_id.binary())
+    last.futures[-1].set_exception(why)
+    with pytest.raises(SuspectError):
+        await wait
+
+
+async def test_transformer_that_failed_is_passed_over() -> None:
+    """For a time that doubles: nobody may have room to make it anew, and the others work."""
+    clock, last, a, b = Clock(), Last(), Worker("a"), Worker("b")
+    route = Route("nozzle:0", [Stage("0", [a, b], clock=clock)], last, Memory())
+
+    async def used() -> str:
+        """Which ones four batches of a new run take; all of them commit."""
+        waits = [route.send(b"x", "r", n) for n in range(4)]
+        for future, wait in zip(last.futures[-4:], waits, strict=True):
+            future.set_result(None)
+            await wait
+        return "".join(ref[-1] for ref, _, _ in last.calls[-4:])
+
+    async def fail_at_once() -> None:
+        """Begin runs until one takes `a`, which is away."""
+        while True:
+            wait = route.send(b"x", "r", 0)
+            if last.calls[-1][0].endswith("a"):
+                break
+            last.futures[-1].set_result(None)
+            await wait
+        await fail(last, wait, a)
+
+    await fail_at_once()
+    assert await used() == "bbbb"
+    clock.now_s = 2.0
+    await fail_at_once()
+    clock.now_s = 5.9
+    assert await used() == "bbbb"
+    clock.now_s = 6.0
+    assert sorted(await used()) == ["a", "a", "b", "b"]
+    await fail_at_once()
+    clock.now_s = 8.0
+    assert sorted(await used()) == ["a", "a", "b", "b"]
+
+
+async def test_only_transformers_that_failed_are_left() -> None:
+    """The one whose time is up first is taken; a failure of what it had besides adds nothing."""
+    clock, last, a, b = Clock(), Last(), Worker("a"), Worker("b")
+    route = Route("nozzle:0", [Stage("0", [a, b], clock=clock)], last, Memory())
+    waits = [route.send(b"x", "r", n) for n in range(2)]
+    await fail(last, waits.pop(), b)
+    last.futures = last.futures[:1]
+    await fail(last, waits.pop(), b)
+    clock.now_s = 1.0
+    await fail(last, route.send(b"x", "r", 0), a)
+    waits = [route.send(b"x", "r", n) for n in range(2)]
+    assert [ref[-1] for ref, _, _ in last.calls] == ["a", "b", "a", "b", "b"]
+    for future, wait in zip(last.futures[-2:], waits, strict=True):
+        future.set_result(None)
+        await wait
 
 
 async def test_failed_actor_is_unavailable() -> None:
