@@ -52,7 +52,8 @@ class Keys:
 
     def first_result(self, partition: int, channel: str, key: str) -> str:
         """Name the string that holds the first result of an idempotency key."""
-        return f"{self.app}:{{{partition}}}:once:{channel}:{key}"
+        # A blank, which no channel has: either may have a colon.
+        return f"{self.app}:{{{partition}}}:once:{channel} {key}"
 
     def producer(self, partition: int, producer: str) -> str:
         """Name the string that holds the last number accepted of a numbered producer."""

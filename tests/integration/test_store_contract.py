@@ -424,6 +424,18 @@ async def test_idempotency_key_twice_in_one_batch(store: Store) -> None:
     assert (await store.edge.history(CHANNEL, since=None, limit=0, meta_ttl_s=9)).offset == 1
 
 
+async def test_idempotency_key_belongs_to_its_channel(store: Store) -> None:
+    """Wherever the colons are: the same text in a row is not the same key."""
+    entries = await fill(store, 2)
+    n = next(n for n in range(1000) if partition_of(f"{CHANNEL}:{n}", 8) == P)
+    first, second = group(entries[:1], channel=f"{CHANNEL}:{n}"), group(entries[1:])
+    first.keys, second.keys = {0: "42"}, {0: f"{n}:42"}
+    store.ledger.commit([own(entries, [first, second])])
+    for channel in (first.channel, second.channel):
+        history = await store.edge.history(channel, since=None, limit=0, meta_ttl_s=9)
+        assert history.offset == 1
+
+
 Version = tuple[int, str]
 V53 = 2**53
 
