@@ -171,6 +171,9 @@ class Nozzle:
         run, number = uuid.uuid4().hex, 0
         after = await self._reader.applied(self._partitions)
         for partition in suspects.partitions():
+            # Committed before somebody died: a read would wait for what comes next.
+            if suspects.is_through(partition, after[partition]):
+                suspects.cleared(partition)
             while partition in suspects.partitions():
                 if self._draining.is_set():
                     return

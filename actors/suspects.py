@@ -41,8 +41,12 @@ class Suspects:
         """Know that everything up to an entry is committed."""
         if self._limit == 1:
             self._crashes = 0
-        if id_key(last_id) >= id_key(self._uptos[partition]):
+        if self.is_through(partition, last_id):
             self.cleared(partition)
+
+    def is_through(self, partition: int, last_id: str) -> bool:
+        """Return whether a partition has no suspects left after an entry that is committed."""
+        return id_key(last_id) >= id_key(self._uptos[partition])
 
     def cleared(self, partition: int) -> None:
         """Know that a partition has no suspects any more."""

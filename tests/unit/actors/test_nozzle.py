@@ -268,6 +268,41 @@ async def test_actor_that_dies_for_another_reason_buries_nobody() -> None:
     assert line.sent[-1][2] == [b"last"]
 
 
+async def test_suspects_that_were_committed_are_not_waited_for() -> None:
+    """Their batch was committed before the publisher died: a read would wait for news."""
+    store = MemoryStore()
+
+    class Dying(Line):
+        """Its publisher dies before the first commit, and after the second."""
+
+        def send(self, batch: bytes, run: str, number: int) -> Awaitable[None]:
+            return self._send(super().send(batch, run, number), len(self.sent))
+
+        async def _send(self, sent: Awaitable[None], count: int) -> None:
+            await sent
+            if count == 2:
+                raise SuspectError("an actor failed")
+
+    async def first(_: Batch) -> None:
+        if len(line.sent) == 1:
+            raise SuspectError("an actor failed")
+
+    line = Dying(store, first)
+    await enqueue(store, b"1")
+    await enqueue(store, b"2", partition=1)
+    one = nozzle(store, line, block_s=60)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(one.run())
+        await empty(store)
+        await enqueue(store, b"new", partition=1)
+        await empty(store)
+        one.drain()
+        await enqueue(store, b"end")
+        await running
+    assert line.committed[:3] == [b"1", b"2", b"new"]
+    assert line.alone == []
+
+
 async def test_failures_while_suspects_are_sent_do_not_clear_them() -> None:
     """Valkey may go away in the middle; the search goes on where it was."""
     store = MemoryStore()
