@@ -83,6 +83,7 @@ class Nozzle:
         self._clock = clock
         self._backoff = Backoff() if backoff is None else backoff
         self._draining = asyncio.Event()
+        self._reading: asyncio.Timeout | None = None
         self._failures = 0
         self._under_way = 0
         self._entry_bytes = 0.0
@@ -90,8 +91,14 @@ class Nozzle:
         self._suspects: Suspects | None = None
 
     def drain(self) -> None:
-        """Read no more; `run` returns when what is under way has been committed."""
+        """Read no more; `run` returns when what is under way has been committed.
+
+        Of the event loop that runs it. A read that waits is given up: what it would have brought
+        stays in the queue.
+        """
         self._draining.set()
+        if self._reading is not None:
+            self._reading.reschedule(0)
 
     async def run(self) -> None:
         """Move entries until `drain` is called. Never gives up: waits longer between failures."""
@@ -209,16 +216,13 @@ class Nozzle:
         return True
 
     async def _read(self, after: dict[int, str], batch_max: int) -> Batch | None:
-        lists = await self._reader.read(
-            after,
-            limit=read_limit(
-                entry_bytes=self._entry_bytes,
-                partitions=len(after),
-                batch_max=batch_max,
-                batch_bytes_max=BATCH_BYTES_MAX,
-            ),
-            block_s=self._settings.block_s,
+        limit = read_limit(
+            entry_bytes=self._entry_bytes,
+            partitions=len(after),
+            batch_max=batch_max,
+            batch_bytes_max=BATCH_BYTES_MAX,
         )
+        lists = await self._read_unless_drained(after, limit)
         if not lists:
             return None
         read_at_s = time.time()
@@ -226,6 +230,18 @@ class Nozzle:
         entries = [entry for part in lists for entry in part]
         self._measure(lists, entries, read_at_s)
         return Batch(spans, entries, read_at_s=read_at_s)
+
+    async def _read_unless_drained(self, after: dict[int, str], limit: int) -> list[list[Entry]]:
+        if self._draining.is_set():  # while there was no room for another batch
+            return []
+        # A time limit that `drain` sets: it may block for longer than anybody waits for a drain.
+        try:
+            async with asyncio.timeout(None) as self._reading:
+                return await self._reader.read(after, limit=limit, block_s=self._settings.block_s)
+        except TimeoutError:
+            return []
+        finally:
+            self._reading = None
 
     async def _await(
         self, committed: Awaitable[None], batch: Batch, window: asyncio.Semaphore

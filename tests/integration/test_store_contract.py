@@ -114,6 +114,21 @@ async def test_read_wakes_up_for_a_message(store: Store) -> None:
     assert [e.data for entries in reading.result() for e in entries] == [b"1"]
 
 
+async def test_read_that_is_given_up_loses_nothing(store: Store) -> None:
+    """The next one gets what it would have got, and no answer to the first."""
+    # Connected before: a Cluster's client, while it connects, may not notice that it is to end.
+    assert await store.reader.read({P: FIRST_ID}, limit=9, block_s=0.01) == []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await store.reader.read({P: FIRST_ID}, limit=9, block_s=60)
+    await store.edge.enqueue(P, [NewMessage(CHANNEL, b"1")], entries_max=9)
+    async with asyncio.timeout(5):
+        first = await store.reader.read({P: FIRST_ID}, limit=9, block_s=60)
+        rest = await store.reader.read({P: first[0][0].id}, limit=9, block_s=0.01)
+    assert [e.data for entries in first for e in entries] == [b"1"]
+    assert rest == []
+
+
 @pytest.mark.redis
 async def test_read_of_large_entries_is_cut(valkey_url: str) -> None:
     """To its limit in bytes, shared by the partitions; at least one entry of each comes along."""
