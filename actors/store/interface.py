@@ -8,13 +8,16 @@ Every method may raise `UnavailableError` where the server cannot be reached or 
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from actors.message import Ack, DeadLetter, Entry
 from actors.store.interface_box import Boxes
 from actors.store.interface_control import ControlStream
+
+STATS_KEPT_S: Final = 86_400.0
+"""How long numbers are kept that are not replaced: a part that was killed removes none."""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -369,12 +372,21 @@ class EdgeStore(Protocol):
         ...
 
     async def read_stats(self) -> dict[str, dict[str, Any]]:
-        """Return part -> the numbers it wrote last, with `at_s`."""
+        """Return part -> the numbers it wrote last, with `at_s`.
+
+        What is older than `STATS_KEPT_S` is dropped.
+        """
         ...
 
     async def close(self) -> None:
         """Close the connections."""
         ...
+
+
+def forgotten(parts: Mapping[str, Mapping[str, Any]], now_s: float) -> list[str]:
+    """Return the parts whose numbers are to be dropped."""
+    oldest_s = now_s - STATS_KEPT_S
+    return [part for part, numbers in parts.items() if numbers.get("at_s", 0.0) < oldest_s]
 
 
 class Marks(Protocol):

@@ -26,9 +26,9 @@ def test_actor_that_begins_while_the_cluster_is_away_goes_on() -> None:
 
     server = start_cluster(port)
     marks.mark("nozzle:0", "x")
-    stats.write_stats("edge", {"a": 1})
+    stats.write_stats("edge", {"at_s": 1})
     assert marks.marked("nozzle:0") == "x"
-    assert stats.read_stats() == {"edge": {"a": 1}}
+    assert stats.read_stats() == {"edge": {"at_s": 1}}
     marks.close()
     stats.close()
     server.stop()

@@ -1,6 +1,7 @@
 """One contract, two stores: what holds for the store on Valkey holds for the one in memory."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,13 @@ from actors.store.interface import (
     NewMessage,
     QueueReader,
     Replayed,
+    StatsWriter,
 )
 from actors.store.interface_box import NOTES_MAX
 from actors.store.interface_control import RECORDS_MAX
 from actors.store.memory.store import MemoryStore
 from actors.store.redis.edge import RedisEdgeStore
-from actors.store.redis.pipeline import RedisLedger, RedisQueueReader
+from actors.store.redis.pipeline import RedisLedger, RedisQueueReader, RedisStats
 
 CHANNEL = "news:a"
 P = partition_of(CHANNEL, 8)
@@ -36,11 +38,12 @@ OTHER = (P + 1) % 8
 
 @dataclass
 class Store:
-    """The three faces of one store."""
+    """The faces of one store."""
 
     reader: QueueReader
     ledger: Ledger
     edge: EdgeStore
+    stats: StatsWriter
 
 
 @pytest.fixture(
@@ -54,13 +57,15 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """An empty store of each kind."""
     if request.param == "memory":
         memory = MemoryStore()
-        yield Store(memory, memory, memory)
+        yield Store(memory, memory, memory, memory)
         return
     url = request.getfixturevalue(f"{request.param}_url")
     keys = Keys()
     reader, ledger = RedisQueueReader(url, keys), RedisLedger(url, keys)
     edge = RedisEdgeStore(url, keys, partitions=8)
-    yield Store(reader, ledger, edge)
+    stats = RedisStats(url, keys)
+    yield Store(reader, ledger, edge, stats)
+    stats.close()
     await reader.close()
     ledger.close()
     await edge.close()
@@ -570,7 +575,7 @@ async def test_versions_end_with_offset_and_epoch(valkey_url: str) -> None:
     """They are kept in the same place, for as long; in a new epoch any version is new."""
     reader, ledger = RedisQueueReader(valkey_url, Keys()), RedisLedger(valkey_url, Keys())
     edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
-    entries = await fill(Store(reader, ledger, edge), 2)
+    entries = await fill(Store(reader, ledger, edge, RedisStats(valkey_url, Keys())), 2)
     meta = Keys().meta(P, CHANNEL)
     with redis.Redis.from_url(valkey_url) as client:
         old, new = group(entries[:1]), group(entries[1:])
@@ -592,7 +597,7 @@ async def test_commit_without_versions_asks_for_none(valkey_url: str) -> None:
     """Versions cost two commands for each channel of a commit that has some, and nothing else."""
     reader, ledger = RedisQueueReader(valkey_url, Keys()), RedisLedger(valkey_url, Keys())
     edge = RedisEdgeStore(valkey_url, Keys(), partitions=8)
-    entries = await fill(Store(reader, ledger, edge), 30)
+    entries = await fill(Store(reader, ledger, edge, RedisStats(valkey_url, Keys())), 30)
     calls = []
     with redis.Redis.from_url(valkey_url) as client:
         for first in (0, 10, 20):
@@ -956,3 +961,25 @@ async def test_full_box_accepts_as_much_as_fits(store: Store) -> None:
     assert await boxes.post("e1", [b"too many"]) == 0
     await boxes.take("e1", limit=10, block_s=1)
     assert await boxes.post("e1", [b"y"]) == 1
+
+
+async def test_parts_that_ended_are_forgotten(store: Store) -> None:
+    """At once where they say so; after a day where they were killed, and say nothing."""
+    now_s = time.time()
+    for name, age_s in (("lives", 0.0), ("silent", 86_000.0), ("killed", 86_500.0), ("ended", 0.0)):
+        store.stats.write_stats(name, {"at_s": now_s - age_s})
+    store.stats.remove_stats("ended")
+    assert set(await store.edge.read_stats()) == {"lives", "silent"}
+    store.stats.write_stats("killed", {"at_s": now_s})
+    assert set(await store.edge.read_stats()) == {"lives", "silent", "killed"}
+
+
+@pytest.mark.redis
+async def test_forgotten_parts_leave_nothing(valkey_url: str) -> None:
+    """The hash would grow with each edge that is killed."""
+    edge, stats = RedisEdgeStore(valkey_url, Keys(), partitions=8), RedisStats(valkey_url, Keys())
+    stats.write_stats("killed", {"at_s": 1.0})
+    assert await edge.read_stats() == {}
+    assert stats.read_stats() == {}
+    stats.close()
+    await edge.close()

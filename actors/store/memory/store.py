@@ -23,6 +23,7 @@ from actors.store.interface import (
     Group,
     History,
     NewMessage,
+    forgotten,
 )
 from actors.store.memory.box import MemoryBoxes
 from actors.store.memory.control import MemoryControl
@@ -347,6 +348,8 @@ class MemoryStore:
 
     async def read_stats(self) -> dict[str, dict[str, Any]]:
         """See `EdgeStore.read_stats`."""
+        for part in forgotten(self.stats, self._clock()):
+            del self.stats[part]
         return {part: dict(numbers) for part, numbers in self.stats.items()}
 
     # --- inside

@@ -1,6 +1,7 @@
 """The store on Valkey or Redis: the edge's part. See `interface.EdgeStore`."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import msgspec
 from actors.errors import NumberGapError
 from actors.message import FIRST_ID, Ack
 from actors.partition import Keys, partition_of
-from actors.store.interface import FeedGroup, FeedRecord, History, NewMessage
+from actors.store.interface import FeedGroup, FeedRecord, History, NewMessage, forgotten
 from actors.store.redis.box import RedisBoxes
 from actors.store.redis.client import Script, async_client, is_cluster, pack, translated
 from actors.store.redis.control import RedisControl
@@ -212,7 +213,10 @@ class RedisEdgeStore:
         """See `EdgeStore.read_stats`."""
         with translated(self._url):
             found: Any = await self._client.hgetall(self._keys.stats)
-        return {part.decode(): json.loads(numbers) for part, numbers in found.items()}
+            parts = {part.decode(): json.loads(numbers) for part, numbers in found.items()}
+            if old := forgotten(parts, time.time()):
+                await self._client.hdel(self._keys.stats, *old)
+        return {part: numbers for part, numbers in parts.items() if part not in old}
 
     async def close(self) -> None:
         """Close the connections."""

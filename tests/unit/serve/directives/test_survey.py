@@ -45,7 +45,7 @@ class Edge:
 
 async def test_counts_are_added_up() -> None:
     """Each edge answers, and the caller's own is one of them."""
-    store = MemoryStore()
+    store = MemoryStore(clock=lambda: NOW_S)
     async with (
         asyncio.timeout(5),
         Edge(store, "a", {"x": 1}) as a,
@@ -59,7 +59,7 @@ async def test_counts_are_added_up() -> None:
 
 async def test_edge_that_does_not_answer_is_an_error() -> None:
     """Half of the truth would look like the whole."""
-    store = MemoryStore()
+    store = MemoryStore(clock=lambda: NOW_S)
     async with asyncio.timeout(5), Edge(store, "a", {"x": 1}) as a:
         store.write_stats("edge:mute", {"kind": "edge", "at_s": NOW_S - 1})
         with pytest.raises(UnavailableError, match="1 edges did not say"):
@@ -68,7 +68,7 @@ async def test_edge_that_does_not_answer_is_an_error() -> None:
 
 async def test_late_answer_is_nothing() -> None:
     """Nobody waits for it any more, and nothing is kept."""
-    store = MemoryStore()
+    store = MemoryStore(clock=lambda: NOW_S)
     async with asyncio.timeout(5), Edge(store, "a", {"x": 1}) as a:
         a.survey.take(AskChannels(id="over"))
         assert await a.survey.channels("") == {"x": 1}
@@ -78,7 +78,7 @@ async def test_late_answer_is_nothing() -> None:
 
 async def test_too_many_channels_are_refused() -> None:
     """The caller is told to narrow the pattern."""
-    store = MemoryStore()
+    store = MemoryStore(clock=lambda: NOW_S)
     many = {f"c{n}": 1 for n in range(CHANNELS_MAX + 1)}
     async with asyncio.timeout(5), Edge(store, "a", many) as a:
         with pytest.raises(MessageError, match="more than"):
