@@ -415,6 +415,21 @@ async def test_channel_without_history_gives_no_offsets(store: Store) -> None:
     assert (await store.edge.history(CHANNEL, since=None, limit=None, meta_ttl_s=9)).offset == 0
 
 
+@pytest.mark.redis
+async def test_entry_with_the_highest_id_of_its_millisecond_is_trimmed(valkey_url: str) -> None:
+    """A producer that appends with XADD may choose ids; what follows this one is in the next."""
+    ledger = RedisLedger(valkey_url, Keys())
+    last = f"5-{2**64 - 1}"
+    with redis.Redis.from_url(valkey_url) as client:
+        for entry_id in (last, "6-0"):
+            client.xadd(Keys().queue(P), {"c": CHANNEL, "d": "1"}, id=entry_id)
+        (done,) = ledger.commit([Commit(P, [Claim(P, FIRST_ID, last)], [], [], [], own=True)])
+        left = client.xrange(Keys().queue(P))
+    ledger.close()
+    assert done.done
+    assert [entry_id for entry_id, _ in left] == [b"6-0"]
+
+
 async def test_idempotency_key_takes_effect_once(store: Store) -> None:
     """A second publication with the key is left out, and has the first one's result."""
     entries = await fill(store, 4)

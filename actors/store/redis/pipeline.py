@@ -26,6 +26,8 @@ from actors.store.redis.client import (
 ONCE_TTL_S: Final = 300
 """How long an idempotency key is remembered: 5 minutes, as in Centrifugo's server API."""
 _CLUSTER_POLL_S: Final = 0.005
+_SEQ_MAX: Final = 2**64 - 1
+"""Of an entry id: a producer may choose it. https://redis.io/docs/latest/commands/xadd/"""
 
 
 def new_epoch() -> str:
@@ -222,7 +224,7 @@ def _versions(group: Group) -> dict[int, tuple[str, str, str]]:
 def _after(entry_id: str) -> str:
     """Return the id right after one."""
     ms, seq = id_key(entry_id)
-    return f"{ms}-{seq + 1}"
+    return f"{ms}-{seq + 1}" if seq < _SEQ_MAX else f"{ms + 1}-0"
 
 
 def _committed(reply: Any) -> Committed:
