@@ -3,6 +3,7 @@
 Retries are the callers' business, who know what bears repeating: the client library's own are off.
 """
 
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ _SCHEMES: Final = (
 )  # fmt: skip
 
 
+_PASSWORD_OPTION: Final = re.compile(r"([?&](?:ssl_)?password=)[^&#]*", re.IGNORECASE)
+
 _TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
     # Subclasses first: most of these are `ConnectionError`s to the library.
     (redis.exceptions.BusyLoadingError, "is loading its data"),
@@ -64,6 +67,7 @@ def pack(value: Any) -> bytes:
 
 def without_password(url: str) -> str:
     """Return a URL that may be shown and logged."""
+    url = _PASSWORD_OPTION.sub(r"\1***", url)
     head, at, tail = url.rpartition("@")
     scheme, _, credentials = head.partition("://")
     if not at:

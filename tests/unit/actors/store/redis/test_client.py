@@ -1,9 +1,9 @@
-"""URLs of servers: what is refused before anybody connects. tests/integration/ has the rest."""
+"""URLs of servers: what is refused, and what is shown of them. tests/integration/ has the rest."""
 
 import pytest
 
 from actors.errors import SettingsError
-from actors.store.redis.client import parse_url
+from actors.store.redis.client import parse_url, without_password
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,20 @@ def test_piece_of_a_password_is_in_no_error(url: str) -> None:
 )
 def test_url_that_is_ours_passes(url: str, sentinels: list[tuple[str, int]]) -> None:
     assert parse_url(url) == (url.partition("://")[0], sentinels)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:1/0", "redis://h:1/0"),
+        ("redis://user:secret@h:1/0", "redis://user:***@h:1/0"),
+        ("redis://:se@cret@h:1", "redis://:***@h:1"),
+        ("redis://h:1?password=secret", "redis://h:1?password=***"),
+        ("rediss://h:1/0?db=1&password=se@cret&a=b", "rediss://h:1/0?db=1&password=***&a=b"),
+        ("rediss://h:1?ssl_password=secret", "rediss://h:1?ssl_password=***"),
+        ("redis://u:secret@h:1?Password=secret", "redis://u:***@h:1?Password=***"),
+    ],
+)
+def test_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    """Wherever it stands."""
+    assert without_password(url) == shown
