@@ -187,19 +187,6 @@ class Batch(msgspec.Struct, array_like=True):
     origins: list[Entry] = []
 
 
-class Publication(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A message as subscribers see it.
-
-    Stored and sent as a JSON object with `data` last; the offset is put in on delivery.
-    """
-
-    tags: dict[str, str] = {}
-    info: dict[str, Any] | None = None
-    delta: bool = False
-    offset: int = 0
-    data: msgspec.Raw = msgspec.Raw(b"null")
-
-
 WHOLE_BRACE: Final = b"{ "
 """How the stored form begins of a publication that nobody gets as a delta, though others may be.
 
