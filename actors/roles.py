@@ -68,6 +68,7 @@ class NozzleRole:
         self._role = _Role(f"nozzle:{index}", "nozzle", settings, url)
         queue, count = settings.queue, settings.nozzle.count
         self._partitions = [p for p in range(queue.partitions) if p % count == index]
+        self._marks = self._role.marks()
         self._nozzle: Nozzle | None = None
         self._stopped = asyncio.Event()
 
@@ -94,7 +95,7 @@ class NozzleRole:
                 self._role.part,
                 [Stage(name, handles) for name, handles in stages],
                 publisher,
-                self._role.marks(),
+                self._marks,
             ),
             self._partitions,
             settings.nozzle,
