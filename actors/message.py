@@ -261,6 +261,14 @@ def dead_letter(
     )
 
 
+def bury(batch: Batch, entry: Entry, why: str, *, died_at_s: float) -> None:
+    """Make an entry a dead letter of a batch that it never got into, and tell who waits for it."""
+    batch.dead.append(dead_letter(entry, stage=QUEUE_STAGE, error=why, died_at_s=died_at_s))
+    token = token_of(entry)
+    if token:
+        batch.acks.append(Ack(entry.partition, token, error=why))
+
+
 def encode_json(value: Any) -> bytes:
     """Encode a value as compact JSON without a raw newline.
 

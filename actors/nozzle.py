@@ -8,7 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from actors.errors import CrashError, GapError, RaywireError, SuspectError, UnavailableError
-from actors.message import Ack, Batch, Entry, Span, dead_letter, encode_batch, id_key, token_of
+from actors.message import (
+    Ack,
+    Batch,
+    Entry,
+    Span,
+    bury,
+    dead_letter,
+    encode_batch,
+    id_key,
+    token_of,
+)
 from actors.metrics import Numbers
 from actors.pacing import Backoff, read_limit, rest_s
 from actors.settings.tree import NozzleSettings
@@ -71,6 +81,7 @@ class Nozzle:
         numbers: Numbers,
         *,
         window: int,
+        message_bytes_max: int,
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
     ) -> None:
@@ -80,6 +91,7 @@ class Nozzle:
         self._settings = settings
         self._numbers = numbers
         self._window = window
+        self._message_bytes_max = message_bytes_max
         self._clock = clock
         self._backoff = Backoff() if backoff is None else backoff
         self._draining = asyncio.Event()
@@ -196,6 +208,9 @@ class Nozzle:
 
     async def _sent_alone(self, batch: Batch, run: str, number: int, suspects: Suspects) -> bool:
         """Return whether a batch is committed, or else buried."""
+        if not batch.entries:
+            await self._way.commit(encode_batch(batch), run, number)
+            return True
         try:
             await self._way.send_alone(encode_batch(batch), run, number)
         except CrashError as error:
@@ -229,7 +244,22 @@ class Nozzle:
         spans = [Span(e[0].partition, after[e[0].partition], e[-1].id) for e in lists]
         entries = [entry for part in lists for entry in part]
         self._measure(lists, entries, read_at_s)
-        return Batch(spans, entries, read_at_s=read_at_s)
+        return self._batch(spans, entries, read_at_s)
+
+    def _batch(self, spans: list[Span], entries: list[Entry], read_at_s: float) -> Batch:
+        """Make a batch; what is larger than producers may send is a dead letter in it.
+
+        The API refuses such data, but anybody may append with XADD. No transform sees it.
+        """
+        limit = self._message_bytes_max
+        kept = [entry for entry in entries if len(entry.data) <= limit]
+        batch = Batch(spans, kept, [], [], read_at_s)
+        if len(kept) < len(entries):
+            for entry in entries:
+                if len(entry.data) > limit:
+                    why = f"data has {len(entry.data)} bytes, more than queue.message_bytes_max"
+                    bury(batch, entry, why, died_at_s=read_at_s)
+        return batch
 
     async def _read_unless_drained(self, after: dict[int, str], limit: int) -> list[list[Entry]]:
         if self._draining.is_set():  # while there was no room for another batch
@@ -253,7 +283,7 @@ class Nozzle:
 
     def _tell_committed(self, batch: Batch) -> None:
         self._failures = 0
-        self._numbers.count("committed", len(batch.entries))
+        self._numbers.count("committed", len(batch.entries) + len(batch.dead))
         self._numbers.latency("pipeline").record(time.time() - batch.read_at_s)
 
     def _tell_window(self, change: int) -> None:
@@ -294,7 +324,7 @@ def _buried(batch: Batch, error: CrashError, attempts: int) -> Batch:
     )
     token = token_of(entry)
     acks = [Ack(entry.partition, token, error=why)] if token else []
-    return Batch(batch.spans, [], [letter], acks, batch.read_at_s)
+    return Batch(batch.spans, [], [*batch.dead, letter], [*batch.acks, *acks], batch.read_at_s)
 
 
 def _first(group: BaseExceptionGroup[RaywireError]) -> BaseException:

@@ -8,21 +8,19 @@ from typing import Final
 from actors.errors import GapError, MessageError
 from actors.message import (
     FIRST_ID,
-    QUEUE_STAGE,
     WHOLE_BRACE,
     Ack,
     Batch,
     Entry,
     Meta,
     Span,
+    bury,
     check_channel,
-    dead_letter,
     decode_batch,
     decode_json,
     decode_meta,
     encode_json,
     id_key,
-    token_of,
     without_newlines,
 )
 from actors.metrics import Numbers
@@ -91,7 +89,6 @@ class Publisher:
         ledger: Where commits go.
         channel_settings: What holds for a channel; None where its namespace is unknown.
         partitions: How many there are.
-        message_bytes_max: Size limit of a producer's data.
         numbers: For status.
     """
 
@@ -102,13 +99,11 @@ class Publisher:
         numbers: Numbers,
         *,
         partitions: int,
-        message_bytes_max: int,
     ) -> None:
         self._ledger = ledger
         self._channel_settings = channel_settings
         self._numbers = numbers
         self._partitions = partitions
-        self._message_bytes_max = message_bytes_max
         self._run = ""
         self._next = 0
         # (target, source) -> what we know to be applied there. A hint: the commit checks it.
@@ -151,7 +146,7 @@ class Publisher:
                 options = self._options(entry)
                 body = self._body(entry, meta, options)
             except MessageError as error:
-                self._bury(batch, entry, str(error))
+                bury(batch, entry, str(error), died_at_s=time.time())
                 continue
             target = partition_of(entry.channel, self._partitions)
             if target == entry.partition:
@@ -177,8 +172,6 @@ class Publisher:
     def _body(self, entry: Entry, meta: Meta, options: ChannelSettings) -> bytes:
         data = entry.data
         if not entry.checked:
-            if len(data) > self._message_bytes_max:
-                raise MessageError(f"data has {len(data)} bytes, more than queue.message_bytes_max")
             value = decode_json(data)
             data = _countable(value, meta) if meta.count else without_newlines(data)
         wants_whole = options.allowed_delta_types and not (options.delta_publish or meta.delta)
@@ -192,12 +185,6 @@ class Publisher:
             head["info"] = encode_json(meta.info)
         parts = [b'"' + name.encode() + b'":' + text for name, text in head.items()]
         return brace + b",".join([*parts, b'"data":' + data]) + b"}"
-
-    def _bury(self, batch: Batch, entry: Entry, why: str) -> None:
-        batch.dead.append(dead_letter(entry, stage=QUEUE_STAGE, error=why, died_at_s=time.time()))
-        token = token_of(entry)
-        if token:
-            batch.acks.append(Ack(entry.partition, token, error=why))
 
     # --- committing
 

@@ -101,6 +101,7 @@ class NozzleRole:
             settings.nozzle,
             self._role.numbers,
             window=settings.window,
+            message_bytes_max=settings.queue.message_bytes_max,
         )
         try:
             await self._nozzle.run()
@@ -197,7 +198,6 @@ class PublisherRole:
             settings.channel_settings,
             self._role.numbers,
             partitions=settings.queue.partitions,
-            message_bytes_max=settings.queue.message_bytes_max,
         )
 
     def commit(self, batch: bytes, run: str, number: int) -> None:

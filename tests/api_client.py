@@ -104,7 +104,6 @@ async def pipeline(store: MemoryStore, settings: Settings = SETTINGS) -> AsyncIt
         settings.channel_settings,
         Numbers("publisher"),
         partitions=settings.queue.partitions,
-        message_bytes_max=settings.queue.message_bytes_max,
     )
 
     nozzle = Nozzle(
@@ -114,6 +113,7 @@ async def pipeline(store: MemoryStore, settings: Settings = SETTINGS) -> AsyncIt
         NozzleSettings(pace_s=0, block_s=0.05),
         Numbers("nozzle"),
         window=8,
+        message_bytes_max=settings.queue.message_bytes_max,
     )
     running = asyncio.create_task(nozzle.run())
     try:

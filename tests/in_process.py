@@ -67,7 +67,6 @@ async def pipeline(store: MemoryStore, settings: Settings) -> AsyncIterator[None
         settings.channel_settings,
         Numbers("publisher"),
         partitions=2,
-        message_bytes_max=65_536,
     )
     nozzle = Nozzle(
         store,
@@ -76,6 +75,7 @@ async def pipeline(store: MemoryStore, settings: Settings) -> AsyncIterator[None
         NozzleSettings(pace_s=0, block_s=0.05),
         Numbers("nozzle"),
         window=8,
+        message_bytes_max=65_536,
     )
     running = asyncio.create_task(nozzle.run())
     try:

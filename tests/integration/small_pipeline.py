@@ -164,7 +164,6 @@ class Pipeline:
             settings.channel_settings,
             Numbers("publisher"),
             partitions=len(partitions),
-            message_bytes_max=settings.queue.message_bytes_max,
         )
         self._way = ThreadWay(self._publisher)
         self._reader = RedisQueueReader(url, keys, timeout_s=TIMEOUT_S, block_s_max=0.2)
@@ -175,6 +174,7 @@ class Pipeline:
             NozzleSettings(block_s=0.2),
             self.numbers,
             window=3,
+            message_bytes_max=settings.queue.message_bytes_max,
         )
         self.running: asyncio.Task[None]
         self.acked: list[int] = []

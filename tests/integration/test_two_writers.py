@@ -45,9 +45,7 @@ class Line:
         stage = StageSettings(transforms=(TransformSettings(use="two_writers_spread:spread"),))
         self._transformer = Transformer(stage, str(code))
         self.numbers = Numbers("publisher")
-        self._publisher = Publisher(
-            ledger, settings_of, self.numbers, partitions=PARTITIONS, message_bytes_max=1000
-        )
+        self._publisher = Publisher(ledger, settings_of, self.numbers, partitions=PARTITIONS)
         self._pauses_after = pauses_after
         self._turn = asyncio.Lock()
         self._resumed = asyncio.Event()
@@ -96,7 +94,16 @@ class Pipeline:
         settings = NozzleSettings(pace_s=0, block_s=0.1, batch_max=batch_max)
         backoff = Backoff(first_s=0.001, max_s=0.001)
         numbers = Numbers("nozzle")
-        return Nozzle(self.reader, line, ALL, settings, numbers, window=4, backoff=backoff), line
+        return Nozzle(
+            self.reader,
+            line,
+            ALL,
+            settings,
+            numbers,
+            window=4,
+            backoff=backoff,
+            message_bytes_max=1000,
+        ), line
 
     async def send(self, count: int) -> None:
         """Queue messages, each for one channel of its own partition and one of another."""

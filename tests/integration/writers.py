@@ -71,7 +71,6 @@ class Writer:
             settings_of,
             Numbers("publisher"),
             partitions=PARTITIONS,
-            message_bytes_max=1000,
         )
 
     def commit(self) -> None:

@@ -78,6 +78,7 @@ def nozzle(store: MemoryStore, line: Line, *, window: int = 8, **settings: float
         NozzleSettings(**{"pace_s": 0, "block_s": 0.01, **settings}),  # type: ignore[arg-type]
         Numbers("nozzle"),
         window=window,
+        message_bytes_max=1000,
         backoff=Backoff(first_s=0.001, max_s=0.001),
     )
 
@@ -234,6 +235,7 @@ async def test_drain_ends_the_wait_after_a_failure() -> None:
         NozzleSettings(),
         Numbers("nozzle"),
         window=1,
+        message_bytes_max=1000,
         backoff=Backoff(first_s=3600, max_s=3600),
     )
     async with asyncio.timeout(5):
@@ -270,6 +272,43 @@ async def test_who_waits_for_an_entry_that_kills_is_told() -> None:
     (ack,) = line.acks
     assert ack.token == "token"
     assert "2 times" in ack.error
+
+
+async def test_entry_that_is_too_large_becomes_a_dead_letter() -> None:
+    """Before any transform sees it; who waits is told, and the rest goes on."""
+    store = MemoryStore()
+    line = Line(store)
+    large = NewMessage("c", b'"' + b"x" * 999 + b'"', b'{"wait":"token"}')
+    await enqueue(store, b"1")
+    await store.enqueue(0, [large], entries_max=10)
+    await enqueue(store, b'"' + b"y" * 998 + b'"')
+    await store.enqueue(1, [large], entries_max=10)
+    await run_until_empty(nozzle(store, line), store)
+    assert line.committed == [b"1", b'"' + b"y" * 998 + b'"']
+    assert [(letter.partition, letter.stage) for letter in line.dead] == [
+        (0, "queue"),
+        (1, "queue"),
+    ]
+    assert [(ack.token, "message_bytes_max" in ack.error) for ack in line.acks] == [
+        ("token", True),
+        ("token", True),
+    ]
+
+
+async def test_entry_that_is_too_large_outlives_the_search_for_one_that_kills() -> None:
+    """Also alone in its batch, and where the one beside it is buried."""
+    store = MemoryStore()
+    line = Line(store)
+    line.poison = b"2"
+    await enqueue(store, b"1", b"2", b"x" * 1001)
+    await enqueue(store, b"x" * 1001, partition=1)
+    await run_until_empty(nozzle(store, line), store)
+    assert line.committed == [b"1"]
+    assert sorted((letter.partition, letter.data[:1]) for letter in line.dead) == [
+        (0, "2"),
+        (0, "x"),
+        (1, "x"),
+    ]
 
 
 async def test_actor_that_dies_for_another_reason_buries_nobody() -> None:

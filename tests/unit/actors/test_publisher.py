@@ -49,7 +49,6 @@ def publisher(store: MemoryStore) -> Publisher:
         SETTINGS.channel_settings,
         Numbers("publisher"),
         partitions=8,
-        message_bytes_max=1000,
     )
 
 
@@ -111,7 +110,6 @@ async def test_wish_for_no_deltas_is_marked(namespace: str, asked: bool, whole: 
         (entry(2, data=b"{"), "not JSON"),
         (entry(2, channel="a b"), "channel"),
         (entry(2, channel="nowhere:a"), "unknown namespace"),
-        (entry(2, data=b'"' + b"x" * 1000 + b'"'), "message_bytes_max"),
         (Entry(P, "2-0", A, b"1", b"{"), "field m"),
         (entry(2, meta=Meta(count={"a": 1})), "non-empty object"),
         (entry(2, data=b'{"a":1}', meta=Meta(count={"a": 2**60})), "beyond"),
