@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _NO_META: Final = Meta()
 
-COUNT_MAX: Final = 2**53
+COUNT_MAX: Final = 2**53 - 1
 """Amounts beyond this are refused: Lua's numbers are doubles."""
 
 
