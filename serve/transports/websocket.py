@@ -8,7 +8,7 @@ closes (https://websockets.readthedocs.io/en/stable/howto/sansio.html).
 import asyncio
 import http
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import parse_qs
 
@@ -101,6 +101,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Begin. uvicorn then gives the request that asks for the upgrade to `data_received`."""
         self._transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(self)
+        # uvicorn does it after the handshake: where that raises, we would not hear of the end.
+        self._transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -178,25 +180,35 @@ class WebSocketProtocol(asyncio.Protocol):
     def _accept(self, request: Request) -> None:
         path, _, query = request.path.partition("?")
         self._one_way = path == ONE_WAY_PATH
-        headers = request.headers
-        if not headers.get("Sec-WebSocket-Protocol", "x").strip():
+        offers = request.headers.get_all("Sec-WebSocket-Protocol")
+        if len(offers) == 1 and not offers[0].strip():
             # Some clients send it empty, which the core would refuse.
-            del headers["Sec-WebSocket-Protocol"]
+            del request.headers["Sec-WebSocket-Protocol"]
+        headers = joined(request.headers.raw_items())
         response = self._core.accept(request)
-        if path not in (PATH, ONE_WAY_PATH):
-            response = self._core.reject(http.HTTPStatus.NOT_FOUND, "Not found\n")
-        elif not origin_allowed(
-            headers.get("Origin"), headers.get("Host"), self._limits.allowed_origins
-        ):
-            response = self._core.reject(http.HTTPStatus.FORBIDDEN, "Origin not allowed\n")
-        elif self._hub.full:
-            response = self._core.reject(http.HTTPStatus.SERVICE_UNAVAILABLE, "Try again later\n")
+        refusal = self._refusal(path, request, headers)
+        if refusal is not None:
+            response = self._core.reject(*refusal)
         self._core.send_response(response)
         if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
             # Before anything of ours is sent.
             self._write_core()
-            approach = Approach(path.rpartition("/")[2], joined(headers.raw_items()))
-            self._open(query, approach)
+            self._open(query, Approach(path.rpartition("/")[2], headers))
+
+    def _refusal(
+        self, path: str, request: Request, headers: Mapping[str, str]
+    ) -> tuple[http.HTTPStatus, str] | None:
+        if path not in (PATH, ONE_WAY_PATH):
+            return http.HTTPStatus.NOT_FOUND, "Not found\n"
+        if any(len(request.headers.get_all(name)) > 1 for name in ("Origin", "Host")):
+            return http.HTTPStatus.BAD_REQUEST, "Origin or Host is there twice\n"
+        if not origin_allowed(
+            headers.get("origin"), headers.get("host"), self._limits.allowed_origins
+        ):
+            return http.HTTPStatus.FORBIDDEN, "Origin not allowed\n"
+        if self._hub.full:
+            return http.HTTPStatus.SERVICE_UNAVAILABLE, "Try again later\n"
+        return None
 
     def _open(self, query: str, approach: Approach) -> None:
         if not self._one_way:

@@ -37,9 +37,10 @@ Deliver = Callable[..., None]
 class Edge:
     """A hub behind a real server."""
 
-    def __init__(self, hub: Hub, store: MemoryStore, port: int) -> None:
+    def __init__(self, hub: Hub, store: MemoryStore, port: int, connections: set[Any]) -> None:
         self.hub = hub
         self.store = store
+        self.connections = connections
         self.host = f"127.0.0.1:{port}"
 
     def deliver(self, channel: str, *bodies: bytes) -> None:
@@ -85,6 +86,7 @@ async def running(*, own: bool, **limits: Any) -> AsyncIterator[Edge]:
         ws=websocket_protocol(hub) if own else "websockets-sansio",
         log_level="error",
         lifespan="off",
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -94,7 +96,7 @@ async def running(*, own: bool, **limits: Any) -> AsyncIterator[Edge]:
             await asyncio.sleep(0.005)
     await hub.start()
     try:
-        yield Edge(hub, store, listener.getsockname()[1])
+        yield Edge(hub, store, listener.getsockname()[1], server.server_state.connections)
     finally:
         await hub.close()
         server.should_exit = True
@@ -342,8 +344,10 @@ async def test_native_pings_are_answered(listener: Edge) -> None:
         await (await ws.ping())
 
 
-async def raw(edge: Edge, *lines: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Do the handshake by hand."""
+async def shaken(
+    edge: Edge, *lines: str
+) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Do the handshake by hand; return the head of the answer first."""
     reader, writer = await asyncio.open_connection(*edge.host.split(":"))
     head = [
         "GET /connection/websocket HTTP/1.1",
@@ -356,8 +360,13 @@ async def raw(edge: Edge, *lines: str) -> tuple[asyncio.StreamReader, asyncio.St
     ]
     writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
     async with asyncio.timeout(5):
-        response = await reader.readuntil(b"\r\n\r\n")
-    assert response.startswith(b"HTTP/1.1 101"), response
+        return await reader.readuntil(b"\r\n\r\n"), reader, writer
+
+
+async def raw(edge: Edge, *lines: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Do the handshake by hand, with success."""
+    answer, reader, writer = await shaken(edge, *lines)
+    assert answer.startswith(b"HTTP/1.1 101"), answer
     return reader, writer
 
 
@@ -372,6 +381,43 @@ async def test_empty_subprotocol_header_is_accepted(listener: Edge) -> None:
     _, writer = await raw(listener, "Sec-WebSocket-Protocol: ")
     writer.close()
     await writer.wait_closed()
+
+
+async def test_subprotocols_may_come_in_several_lines(listener: Edge) -> None:
+    """RFC 6455, section 11.3.4."""
+    lines = ("Sec-WebSocket-Protocol: foo", "Sec-WebSocket-Protocol: centrifuge-json")
+    answer, _, writer = await shaken(listener, *lines)
+    assert answer.startswith(b"HTTP/1.1 101")
+    assert b"Sec-WebSocket-Protocol: centrifuge-json\r\n" in answer
+    writer.close()
+
+
+@pytest.mark.parametrize("line", ["Origin: http://a\r\nOrigin: http://b", "Host: b"])
+async def test_two_origins_or_hosts_are_a_bad_request(listener: Edge, line: str) -> None:
+    """There is no saying which one counts."""
+    answer, _, writer = await shaken(listener, line)
+    assert answer.startswith(b"HTTP/1.1 400")
+    writer.close()
+    async with asyncio.timeout(5):
+        while listener.connections:
+            await asyncio.sleep(0.005)
+
+
+async def test_handshake_that_fails_in_us_leaves_nothing(
+    listener: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server would wait for the connection when it stops."""
+
+    def broken(*_args: Any, **_options: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(listener.hub, "connect", broken)
+    reader, writer = await raw(listener)
+    assert await rest(reader) == b""
+    writer.close()
+    async with asyncio.timeout(5):
+        while listener.connections:
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(
