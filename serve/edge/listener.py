@@ -10,7 +10,7 @@ import uvicorn
 
 from actors.errors import SettingsError
 from serve.edge.address import bind
-from serve.edge.listener_http import HttpProtocol
+from serve.edge.listener_http import HttpLimits, http_protocol
 
 _BACKLOG: Final = 2048
 
@@ -50,6 +50,7 @@ class Listener:
         *,
         websocket_protocol: type[asyncio.Protocol],
         close_s: int = 10,
+        http_limits: HttpLimits | None = None,
     ) -> None:
         """Prepare.
 
@@ -58,13 +59,14 @@ class Listener:
             listen: `host:port`; port 0: a free one.
             websocket_protocol: See the parameter `ws` of `uvicorn.Config`.
             close_s: How long `close` waits for requests under way.
+            http_limits: Of each connection; None: the usual ones.
         """
         self.address = listen
         self._app = app
         self._refusing = False
         config = uvicorn.Config(
             self._serve,
-            http=HttpProtocol,
+            http=http_protocol(http_limits or HttpLimits()),
             ws=websocket_protocol,
             interface="asgi3",
             lifespan="off",

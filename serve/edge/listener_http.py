@@ -1,35 +1,185 @@
-"""HTTP/1.1 as uvicorn serves it, but with the body of a request that offers another protocol.
+"""HTTP/1.1 as uvicorn serves it, with limits, and with the body of what offers another protocol.
+
+uvicorn takes heads of any size, waits for them for ever, and reads on while requests wait.
 
 Java's `HttpClient`, for one, offers HTTP/2 (`Upgrade: h2c`) with what it posts. A server may ignore
 that (RFC 9110, section 7.8). uvicorn does, but its parser has stopped after the head by then, and
 the body is lost: https://github.com/Kludex/uvicorn/issues/2722
 """
 
-from collections.abc import Callable
+import asyncio
+import math
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _OF_HEADS: Final = ("on_message_begin", "on_url", "on_header", "on_headers_complete")
 
 
+_PIECE: Final = 16_384
+"""Bytes that the parser gets at once. What a message has in its first piece is not counted."""
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What a connection may take of us.
+
+    Attributes:
+        head_bytes_max: Bytes between bodies: heads, what frames chunks, trailers. Then 431.
+        pipeline_max: Requests that wait for the answer to another; no more is read meanwhile.
+        head_s: How long a head may take, from the connection or its first byte on.
+        body_s: How long a body that is waited for may stand still.
+    """
+
+    head_bytes_max: int = 65_536
+    pipeline_max: int = 16
+    head_s: float = 10
+    body_s: float = 60
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection. Only offers of WebSocket are taken."""
+
+    limits = HttpLimits()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.parser = cast(httptools.HttpRequestParser, _Parser(self, self.parser))
+        self._head_bytes = 0
+        self._moved_on = False
+        # When the client is to have sent something; infinite between messages.
+        self._due_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline, self.limits.pipeline_max)
+        self._expect(self.limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Know that the client is gone."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client; refuse a head that is too large."""
+        if self._due_s == math.inf:
+            self._expect(self.limits.head_s)
+        for at in range(0, len(data), _PIECE):
+            piece = data[at : at + _PIECE]
+            self._moved_on = False
+            super().data_received(piece)
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            self._head_bytes = 0 if self._moved_on else self._head_bytes + len(piece)
+            if self._head_bytes > self.limits.head_bytes_max:
+                self._refuse_head()
+                return
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over."""
+        self._forget()
+        super().handle_websocket_upgrade()
+
+    def on_message_begin(self) -> None:
+        """Know that a request begins."""
+        self._moved_on = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Know that a head is whole."""
+        self._due_s = self.loop.time() + self.limits.body_s
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._moved_on = True
+        self._due_s = self.loop.time() + self.limits.body_s
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Know that a request is whole: it is not where the parser only stops at an offer."""
         if not self.parser.should_upgrade():
+            self._moved_on = True
+            self._due_s = math.inf
             super().on_message_complete()
+
+    @property
+    def _answering(self) -> bool:
+        return bool(self.cycle) and not self.cycle.response_complete
+
+    def _refuse_head(self) -> None:
+        if self._answering:
+            self.transport.abort()
+        else:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def _expect(self, within_s: float) -> None:
+        """Have something sent. Moves no timer that runs: it looks again when it fires."""
+        self._due_s = self.loop.time() + within_s
+        if self._timer is None:
+            self._timer = self.loop.call_at(self._due_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._due_s == math.inf:
+            return
+        if self.loop.time() < self._due_s:
+            # Within `head_s`, lest the next head be given the time of this body.
+            within_s = min(self._due_s, self.loop.time() + self.limits.head_s)
+            self._timer = self.loop.call_at(within_s, self._look)
+        elif self._hindered():
+            self._expect(self.limits.head_s)
+        else:
+            self.transport.abort()
+
+    def _hindered(self) -> bool:
+        """Tell whether it is we who do not read, or who owe an answer before the next head."""
+        in_body = self._answering and self.cycle.more_body
+        return self.flow.read_paused or (self._answering and not in_body)
+
+    def _forget(self) -> None:
+        self._due_s = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def takes_offer(self) -> bool:
         """Tell whether the request under way is for WebSocket."""
         return self._should_upgrade()
+
+
+def http_protocol(limits_: HttpLimits) -> type[HttpProtocol]:
+    """Return what `uvicorn.Config(http=...)` takes."""
+
+    class BoundProtocol(HttpProtocol):
+        limits = limits_
+
+    return BoundProtocol
+
+
+class _Flow(FlowControl):
+    """Reads no more while many requests wait, whoever wants to."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized, pipeline_max: int) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+        self._pipeline_max = pipeline_max
+
+    def resume_reading(self) -> None:
+        if len(self._pipeline) <= self._pipeline_max:
+            super().resume_reading()
 
 
 class _Parser:

@@ -1,4 +1,4 @@
-"""Offers to speak another protocol are passed over, and take no request's body with them."""
+"""Offers to speak another protocol cost no body, and no client takes memory or time without end."""
 
 import asyncio
 import itertools
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from serve.edge.listener import Listener
+from serve.edge.listener_http import HttpLimits, HttpProtocol
 
 OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
 BODY = "Content-Length: 5\r\n\r\nhello"
@@ -28,10 +29,27 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Open a connection to a listener."""
-    listener = Listener(echo, "127.0.0.1:0", websocket_protocol=asyncio.Protocol)
+async def listening(app: Any = echo, **limits: Any) -> AsyncIterator[Listener]:
+    """Run a listener."""
+    listener = Listener(
+        app,
+        "127.0.0.1:0",
+        websocket_protocol=asyncio.Protocol,
+        close_s=1,
+        http_limits=HttpLimits(**limits),
+    )
     await listener.start()
+    try:
+        yield listener
+    finally:
+        await listener.close()
+
+
+@asynccontextmanager
+async def opened(
+    listener: Listener,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection."""
     host, _, port = listener.address.rpartition(":")
     async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -39,7 +57,15 @@ async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Strea
             yield reader, writer
         finally:
             writer.close()
-            await listener.close()
+
+
+@asynccontextmanager
+async def connected(
+    app: Any = echo, **limits: Any
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection to a listener of its own."""
+    async with listening(app, **limits) as listener, opened(listener) as connection:
+        yield connection
 
 
 async def answers(parts: Sequence[str], count: int) -> list[str]:
@@ -86,3 +112,107 @@ async def test_bad_body_after_an_offer_is_refused() -> None:
     async with connected() as (reader, writer):
         writer.write(request(OFFER + "Transfer-Encoding: chunked\r\n\r\nxyz\r\n").encode())
         assert b" 400 " in await reader.read()
+
+
+GET = "GET / HTTP/1.1\r\nHost: here\r\n"
+CHUNKED = request("Transfer-Encoding: chunked\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("begun", "more", "answer"),
+    [
+        ("GET /", "a" * 1000, b" 431 "),
+        (GET, "X: " + "a" * 1000 + "\r\n", b" 431 "),
+        (GET + "X: ", "a" * 1000, b" 431 "),
+        ("", "\r\n" * 500, b" 431 "),
+        (CHUNKED + "1;", "a" * 1000, b""),
+        (CHUNKED + "1\r\na\r\n0\r\n", "X: " + "a" * 1000 + "\r\n", b""),
+    ],
+    ids=["url", "headers", "one header", "nothing", "chunk extension", "trailers"],
+)
+async def test_head_without_end_is_refused(begun: str, more: str, answer: bytes) -> None:
+    """And so is what else is no body: there is 431 where no answer is owed, and the end."""
+    async with connected() as (reader, writer):
+        writer.write(begun.encode())
+        heard = b""
+        try:
+            while not writer.is_closing():
+                writer.write(more.encode())
+                await writer.drain()
+        except ConnectionError:
+            pass
+        try:
+            heard = await reader.read()
+        except ConnectionError:
+            heard = answer
+        assert answer in heard
+
+
+async def test_bodies_and_many_requests_are_no_head() -> None:
+    """What is counted begins anew with each request, and leaves bodies out."""
+    body = "x" * 200_000
+    chunk = f"{len(body):x}\r\n{body}\r\n"
+    texts = [
+        request(f"Content-Length: {len(body)}\r\n\r\n{body}"),
+        request(f"Transfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"),
+        *[f"{GET}X: {'a' * 4000}\r\n\r\n"] * 40,
+    ]
+    assert await answers(texts, 42) == [f"POST / {body}", f"POST / {body}{body}", *["GET / "] * 40]
+
+
+async def test_no_more_is_read_while_many_requests_wait() -> None:
+    """A client that pipelines without reading fills its own buffers, not our memory."""
+    begun, go = 0, asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun > 1:
+            await go.wait()
+        await echo(scope, receive, send)
+
+    async with listening(slow, pipeline_max=2) as listener, opened(listener) as (reader, writer):
+        writer.write((GET + "\r\n").encode() * 5)
+        await reader.readuntil(b"GET / ")
+        (protocol,) = listener._server.server_state.connections
+        assert isinstance(protocol, HttpProtocol)
+        assert protocol.flow.read_paused
+        go.set()
+        for _ in range(4):
+            await reader.readuntil(b"GET / ")
+        assert not protocol.flow.read_paused
+
+
+@pytest.mark.parametrize(
+    "begun",
+    ["", "GET / HT", GET, request("Content-Length: 9\r\n\r\nab"), CHUNKED, CHUNKED + "9\r\nab"],
+)
+async def test_client_that_stands_still_is_cut_off(begun: str) -> None:
+    """Within a head, before one, and within a body."""
+    async with connected(head_s=0.05, body_s=0.05) as (reader, writer):
+        writer.write(begun.encode())
+        assert await reader.read() == b""
+
+
+async def test_line_ends_between_requests_stop_no_clock() -> None:
+    """Bytes end the wait of a connection that is kept; something else must then begin."""
+    async with connected(head_s=0.05) as (reader, writer):
+        writer.write((GET + "\r\n").encode())
+        await reader.readuntil(b"GET / ")
+        writer.write(b"\r\n")
+        assert await reader.read() == b""
+
+
+async def test_answer_may_take_longer_than_a_request() -> None:
+    """Who is owed an answer is not cut off, also where stray bytes came after the request."""
+    go = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with connected(slow, head_s=0.01, body_s=0.01) as (reader, writer):
+        writer.write((GET + "\r\n").encode())
+        writer.write(b"\r\n")
+        asyncio.get_running_loop().call_later(0.1, go.set)
+        await reader.readuntil(b"GET / ")
