@@ -38,12 +38,14 @@ class HttpLimits:
         pipeline_max: Requests that wait for the answer to another; no more is read meanwhile.
         head_s: How long a head may take, from the connection or its first byte on.
         body_s: How long a body that is waited for may stand still.
+        close_s: How long a client may take to read what is before the end.
     """
 
     head_bytes_max: int = 65_536
     pipeline_max: int = 16
     head_s: float = 10
     body_s: float = 60
+    close_s: float = 3
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -59,10 +61,12 @@ class HttpProtocol(HttpToolsProtocol):
         # When the client is to have sent something; infinite between messages.
         self._due_s = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin."""
         super().connection_made(transport)
+        self._writable = _Writable(transport, self._end)
         self.flow = _Flow(transport, self.pipeline, self.limits.pipeline_max)
         self._expect(self.limits.head_s)
 
@@ -79,12 +83,25 @@ class HttpProtocol(HttpToolsProtocol):
             piece = data[at : at + _PIECE]
             self._moved_on = False
             super().data_received(piece)
-            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            if self.transport.get_protocol() is not self:
+                return
+            if self.transport.is_closing():
+                self._end()
                 return
             self._head_bytes = 0 if self._moved_on else self._head_bytes + len(piece)
             if self._head_bytes > self.limits.head_bytes_max:
                 self._refuse_head()
                 return
+
+    def shutdown(self) -> None:
+        """Close, as the server stops; with the answer that is under way, if there is one."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close, as no other request came."""
+        self._end()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over."""
@@ -100,6 +117,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Know that a head is whole."""
         self._due_s = self.loop.time() + self.limits.body_s
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = cast(asyncio.Transport, self._writable)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -123,7 +142,15 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self._end()
+
+    def _end(self) -> None:
+        """Close. Bytes that the client does not read hold it up for `close_s` only."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size() and not self._ending:
+            self._forget()
+            self._ending = True
+            self._timer = self.loop.call_later(self.limits.close_s, self.transport.abort)
 
     def _expect(self, within_s: float) -> None:
         """Have something sent. Moves no timer that runs: it looks again when it fires."""
@@ -167,6 +194,15 @@ def http_protocol(limits_: HttpLimits) -> type[HttpProtocol]:
         limits = limits_
 
     return BoundProtocol
+
+
+class _Writable:
+    """A transport as a response needs it, with a `close` of ours."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
 
 
 class _Flow(FlowControl):

@@ -216,3 +216,25 @@ async def test_answer_may_take_longer_than_a_request() -> None:
         writer.write(b"\r\n")
         asyncio.get_running_loop().call_later(0.1, go.set)
         await reader.readuntil(b"GET / ")
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "broken off"])
+async def test_answer_that_nobody_reads_keeps_no_connection(whole: bool) -> None:
+    """What is left of it is dropped some seconds after the end, and a stop waits for nobody."""
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        size = b"%d" % 2**25
+        headers = [(b"content-length", size), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        body = bytes(2**25)
+        await send({"type": "http.response.body", "body": body, "more_body": not whole})
+
+    async with listening(large, close_s=0.05) as listener, opened(listener) as (reader, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport, too
+        writer.write((GET + "\r\n").encode())
+        connections = listener._server.server_state.connections
+        while not connections:
+            await asyncio.sleep(0)
+        while connections:
+            await asyncio.sleep(0.005)
+        del reader
