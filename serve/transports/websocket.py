@@ -229,6 +229,7 @@ class WebSocketProtocol(asyncio.Protocol):
         elif frame.opcode is Opcode.CONT:
             self._parts.append(bytes(frame.data))
         else:
+            self._cut_off_unread_pongs()
             return  # The core has answered it.
         if frame.fin:
             message, self._parts = b"".join(self._parts), []
@@ -245,6 +246,13 @@ class WebSocketProtocol(asyncio.Protocol):
             take_first(self._connection, message)
         else:
             self._connection.receive(message)
+
+    def _cut_off_unread_pongs(self) -> None:
+        """End a client that asks for more than it reads. The core's answers pass `write` by."""
+        if self._transport.get_write_buffer_size() > self._limits.outbox_bytes_max:
+            if self._connection is not None:
+                self._connection.slow()
+            self._transport.abort()
 
     def _write_core(self) -> None:
         """Send what the core has to say; an empty part means: nothing comes after this."""

@@ -1,6 +1,7 @@
 """Real sockets: WebSocket on the own listener and through ASGI, and one-way SSE. No Ray."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -342,6 +343,23 @@ async def test_native_pings_are_answered(listener: Edge) -> None:
     """RFC 6455, section 5.5.2: whatever the protocol above does."""
     async with listener.connect() as ws, asyncio.timeout(5):
         await (await ws.ping())
+
+
+async def test_pings_without_reading_are_too_slow() -> None:
+    """Pongs wait for a client as anything else does, up to `outbox_bytes_max`."""
+    async with running(own=True, outbox_bytes_max=100_000) as edge:
+        _, writer = await raw(edge)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport, too
+        pings = (b"\x89\xfd\0\0\0\0" + b"x" * 125) * 500
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                while edge.connections:
+                    writer.write(pings)
+                    await writer.drain()
+        await edge.until("num_clients", 0)
+        assert edge.hub.numbers()["slow"] == 1
+        assert not edge.connections
+        writer.close()
 
 
 async def shaken(
