@@ -2,6 +2,7 @@
 
 import enum
 import hmac
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -16,6 +17,8 @@ from actors.settings.tree import AuthSettings, ChannelSettings, Settings, TokenS
 from serve.auth.keys import read_public_key
 from serve.auth.tokens import Claims, Grant, TokenError, TokenExpiredError, Verifier
 from serve.protocol.messages import CommandError, DisconnectCode, DisconnectError, ErrorCode
+
+_SPECIAL: Final = re.compile(r"[?[]")
 
 
 class Operation(enum.Enum):
@@ -258,4 +261,9 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str])
         own = host is not None and urlsplit(lower).netloc == host.lower() != ""
     except ValueError:
         return False
-    return own or any(fnmatchcase(lower, pattern.lower()) for pattern in allowed)
+    return own or any(fnmatchcase(lower, _only_stars(pattern.lower())) for pattern in allowed)
+
+
+def _only_stars(pattern: str) -> str:
+    """Escape what else is special: an IPv6 address has brackets."""
+    return _SPECIAL.sub(r"[\g<0>]", pattern)
