@@ -9,6 +9,7 @@ const SHOWN_MAX = 500;        // comments in the page; the oldest go first
 const WAITING_MAX = 200;      // comments that wait for the next drawing, likewise
 const DRAW_EVERY_MS = 100;    // under a flood, draw in lots
 const BACKOFF_MS = [500, 15_000];
+const TIME_S_MAX = 8.64e12;   // the last moment that a Date can be
 const PING_GRACE_S = 10;      // silence beyond the server's ping interval: the line is dead
 
 const $ = (id) => document.getElementById(id);
@@ -93,7 +94,7 @@ function draw(data, offset, isNew) {
   item.querySelector(".author").append(safe(data.author ?? ""));
   item.querySelector(".text").append(safe(data.text ?? ""));
   const time = item.querySelector("time");
-  const when = new Date((Number(data.time_s) || 0) * 1000);
+  const when = new Date(Math.min(Math.max(Number(data.time_s) || 0, 0), TIME_S_MAX) * 1000);
   time.dateTime = when.toISOString();
   time.title = when.toLocaleString();
   const mood = Number(data.mood) || 0;
@@ -135,8 +136,8 @@ function flush() {
   clearTimeout(drawing);
   drawing = 0;
   drawnAt = performance.now();
-  const items = waiting.map(({ data, offset }) => draw(data, offset, true)).filter(Boolean).reverse();
-  waiting = [];
+  // Emptied first: one that cannot be drawn would be there again each time.
+  const items = waiting.splice(0).map(({ data, offset }) => draw(data, offset, true)).filter(Boolean).reverse();
   list.prepend(...items);
   trim();
   if (items.length) {

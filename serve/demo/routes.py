@@ -3,15 +3,18 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from starlette.requests import ClientDisconnect
 
 from actors.errors import MessageError, QueueFullError, UnavailableError
 from actors.message import Ack, Meta, encode_json
 from actors.settings.tree import Settings
 from actors.store.interface import History
+from serve.auth.access import origin_allowed
+from serve.demo.transforms import ENTRY_ID
+from serve.transports.request import read_body
 
 COMMENTS_CHANNEL: Final = "discussion:article"
 VOTES_CHANNEL: Final = "votes:article"
@@ -92,7 +95,7 @@ class NewVote(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    comment: Annotated[str, Field(pattern=r"^\d{1,16}-\d{1,16}$")]
+    comment: Annotated[str, Field(pattern=f"^{ENTRY_ID}$")]
     vote: Literal[1, -1]
     key: _Key = ""
 
@@ -166,11 +169,8 @@ def _origin_check(allowed: tuple[str, ...]) -> Callable[[Request], None]:
     """Return what refuses posts from other sites' pages. No browser sends none without Origin."""
 
     def check(request: Request) -> None:
-        origin = request.headers.get("origin")
-        if origin is None or "*" in allowed or origin in allowed:
-            return
-        # The host alone: a proxy in front may speak https to the browser and http to us.
-        if urlsplit(origin).netloc != request.headers.get("host"):
+        headers = request.headers
+        if not origin_allowed(headers.get("origin"), headers.get("host"), allowed):
             raise HTTPException(403, "this page may not post here: its origin is another")
 
     return check
@@ -181,13 +181,14 @@ async def _read(request: Request, shape: type[_Body]) -> _Body:
     if content_type != "application/json":
         # A form of another site can send any other type without asking first.
         raise HTTPException(415, "send application/json")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise HTTPException(413, f"the body is larger than {BODY_BYTES_MAX} bytes")
     try:
-        return shape.model_validate_json(bytes(body))
+        body = await read_body(request, BODY_BYTES_MAX)
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the body ended early") from error
+    if body is None:
+        raise HTTPException(413, f"the body is larger than {BODY_BYTES_MAX} bytes")
+    try:
+        return shape.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -17,7 +17,8 @@ AUTHOR_CHARS_MAX: Final = 40
 
 _TAGS: Final = {"a", "b", "strong", "i", "em", "code"}
 _BLANK_LINES: Final = re.compile(r"\n(?:[ \t\r]*\n){2,}")
-_ENTRY_ID: Final = re.compile(r"\d{1,16}-\d{1,16}")
+ENTRY_ID: Final = r"[0-9]{1,13}-[0-9]{1,10}"
+"""An id as comments have it: milliseconds, of 13 digits until the year 2286, and a number."""
 
 
 class Comment:
@@ -79,7 +80,7 @@ def count_vote(message: Message) -> Message:
     data = message.data
     comment = data.get("comment") if isinstance(data, dict) else None
     vote = data.get("vote") if isinstance(data, dict) else None
-    if not (isinstance(comment, str) and _ENTRY_ID.fullmatch(comment)):
+    if not (isinstance(comment, str) and re.fullmatch(ENTRY_ID, comment)):
         raise MessageError("a vote names its comment: the id that the comment has")
     if vote not in (1, -1) or isinstance(vote, bool):
         raise MessageError("a vote is 1 or -1")

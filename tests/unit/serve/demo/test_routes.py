@@ -17,7 +17,7 @@ from serve.demo.routes import COMMENTS_CHANNEL, VOTES_CHANNEL, router
 
 SETTINGS = Settings(
     namespaces={"discussion": ChannelSettings(history_size=10, history_ttl_s=60)},
-    client={"allowed_origins": ["https://partner.example"]},  # type: ignore[arg-type]  # pydantic converts it
+    client={"allowed_origins": ["https://*.partner.example"]},  # type: ignore[arg-type]  # pydantic converts it
 )
 
 
@@ -110,6 +110,8 @@ async def test_vote_is_published(client: httpx.AsyncClient, pipeline: Pipeline) 
         ("comments", b'{"text":"a","key":"a b"}', 422, "key: "),
         ("comments", b" " * 20_000, 413, "larger than 16384 bytes"),
         ("votes", b'{"comment":"x","vote":1}', 422, "comment: "),
+        ("votes", b'{"comment":"9999999999999999-0","vote":1}', 422, "comment: "),
+        ("votes", '{"comment":"٣-٣","vote":1}'.encode(), 422, "comment: "),
         ("votes", b'{"comment":"1-1","vote":0}', 422, "vote: "),
     ],
 )
@@ -129,10 +131,12 @@ async def test_bad_body_is_refused_with_the_reason(
     [
         ("http://here:8000", 201),
         ("https://here:8000", 201),
-        ("https://partner.example", 201),
+        ("https://a.partner.example", 201),
+        ("HTTP://HERE:8000", 201),
         ("http://here:8001", 403),
         ("https://evil.example", 403),
         ("null", 403),
+        ("http://[", 403),
     ],
 )
 async def test_posts_of_other_pages_are_refused(
@@ -143,6 +147,33 @@ async def test_posts_of_other_pages_are_refused(
         "/discussion/comments", json={"text": "hi"}, headers={"origin": origin}
     )
     assert answer.status_code == status
+
+
+async def test_body_that_ends_early_is_refused(pipeline: Pipeline, store: MemoryStore) -> None:
+    """The client is gone; nothing is published, and nothing raised."""
+    app = FastAPI()
+    app.include_router(router(pipeline.publish, store, SETTINGS))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/discussion/comments",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    received = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(received)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert pipeline.published == []
 
 
 async def test_form_of_another_page_is_refused(client: httpx.AsyncClient) -> None:

@@ -130,6 +130,8 @@ def test_vote_counts_for_its_comment() -> None:
         {},
         {"comment": 5, "vote": 1},
         {"comment": "17-0:up", "vote": 1},
+        {"comment": "9999999999999999-0", "vote": 1},
+        {"comment": "٣-٣", "vote": 1},
         {"comment": "17-0", "vote": 2},
         {"comment": "17-0", "vote": True},
         {"comment": "17-0", "vote": "1"},
