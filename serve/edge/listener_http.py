@@ -9,13 +9,13 @@ the body is lost: https://github.com/Kludex/uvicorn/issues/2722
 
 import asyncio
 import math
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Coroutine, Sized
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _OF_HEADS: Final = ("on_message_begin", "on_url", "on_header", "on_headers_complete")
@@ -104,9 +104,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._end()
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over."""
-        self._forget()
-        super().handle_websocket_upgrade()
+        """Hand the connection over, unless another answer would then come after the handshake's."""
+        if self._answering:
+            self._end()
+        else:
+            self._forget()
+            super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         """Know that a request begins."""
@@ -119,6 +122,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.transport = cast(asyncio.Transport, self._writable)
+            if self.scope["http_version"] == "1.0":
+                send = _unchunked(self.cycle)
+                self.cycle.send = send  # type: ignore[method-assign, assignment]  # of this one
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -132,6 +138,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._moved_on = True
             self._due_s = math.inf
             super().on_message_complete()
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return what is offered. `Connection` may have several lines: RFC 9110, section 5.3."""
+        lines = b",".join(value for name, value in self.headers if name == b"connection")
+        if b"upgrade" not in (token.strip() for token in lines.lower().split(b",")):
+            return None
+        return next((value.lower() for name, value in self.headers if name == b"upgrade"), None)
 
     @property
     def _answering(self) -> bool:
@@ -173,8 +186,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _hindered(self) -> bool:
         """Tell whether it is we who do not read, or who owe an answer before the next head."""
-        in_body = self._answering and self.cycle.more_body
-        return self.flow.read_paused or (self._answering and not in_body)
+        return self.flow.read_paused or (self._answering and not self.cycle.more_body)
 
     def _forget(self) -> None:
         self._due_s = math.inf
@@ -194,6 +206,29 @@ def http_protocol(limits_: HttpLimits) -> type[HttpProtocol]:
         limits = limits_
 
     return BoundProtocol
+
+
+def _unchunked(cycle: RequestResponseCycle) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """Return a `send` for HTTP/1.0, which knows no chunks: RFC 9112, section 7.1.
+
+    The end of the connection is the end of a body that has no length.
+    """
+    send = cycle.send
+    lengthless = False
+
+    async def sending(message: Any) -> None:
+        nonlocal lengthless
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            lengthless = b"content-length" not in names
+            if lengthless:
+                cycle.chunked_encoding = False
+        elif lengthless:
+            # uvicorn holds a body against the length that was said.
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return sending
 
 
 class _Writable:

@@ -28,13 +28,29 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": text})
 
 
+class Upgraded(asyncio.Protocol):
+    """Agrees to every handshake."""
+
+    def __init__(self, **_options: Any) -> None:
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Agree."""
+        self._transport.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        self._transport.close()
+
+
 @asynccontextmanager
 async def listening(app: Any = echo, **limits: Any) -> AsyncIterator[Listener]:
     """Run a listener."""
     listener = Listener(
         app,
         "127.0.0.1:0",
-        websocket_protocol=asyncio.Protocol,
+        websocket_protocol=Upgraded,
         close_s=1,
         http_limits=HttpLimits(**limits),
     )
@@ -238,3 +254,65 @@ async def test_answer_that_nobody_reads_keeps_no_connection(whole: bool) -> None
         while connections:
             await asyncio.sleep(0.005)
         del reader
+
+
+async def streaming(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with a body of several parts and no length."""
+    await send({"type": "http.response.start", "status": 200})
+    for part in (b"one", b"", b"two"):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize(
+    ("version", "chunked", "body"),
+    [("1.0", False, b"onetwo"), ("1.1", True, b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")],
+)
+async def test_old_clients_get_no_chunks(version: str, chunked: bool, body: bytes) -> None:
+    """The end of the connection ends the body: RFC 9112, section 7.1."""
+    async with connected(streaming) as (reader, writer):
+        head = f"GET / HTTP/{version}\r\nHost: here\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert (b"transfer-encoding" in answer) is chunked
+        assert await reader.read() == body
+
+
+async def test_old_clients_get_answers_with_a_length() -> None:
+    """As others do."""
+    async with connected() as (reader, writer):
+        writer.write(b"GET / HTTP/1.0\r\nHost: here\r\n\r\n")
+        answer = await reader.read()
+        assert b"content-length: 6\r\n" in answer
+        assert answer.endswith(b"\r\n\r\nGET / ")
+
+
+HANDSHAKE = GET + "Upgrade: websocket\r\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Connection: Upgrade\r\n",
+        "Connection: Upgrade\r\nConnection: keep-alive\r\n",
+        "Connection: keep-alive\r\nConnection: Foo, uPGRADE\r\n",
+    ],
+)
+async def test_any_connection_line_may_ask_for_the_upgrade(lines: str) -> None:
+    """Several lines are one list: RFC 9110, section 5.3."""
+    async with connected() as (reader, writer):
+        writer.write((HANDSHAKE + lines + "\r\n").encode())
+        assert b" 101 " in await reader.read()
+
+
+async def test_handshake_behind_an_unanswered_request_is_refused() -> None:
+    """Its answer would come first, and be taken for that of the other one."""
+    async with connected() as (reader, writer):
+        handshake = HANDSHAKE + "Connection: Upgrade\r\n\r\n"
+        writer.write((GET + "\r\n" + handshake).encode())
+        assert b" 101 " not in await reader.read()
+    async with connected() as (reader, writer):
+        writer.write((GET + "\r\n").encode())
+        await reader.readuntil(b"GET / ")
+        writer.write(handshake.encode())
+        assert b" 101 " in await reader.read()
