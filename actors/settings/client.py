@@ -40,7 +40,7 @@ class ClientSettings(Part):
     """Size of one frame from a client (close code 1009)."""
     outbox_bytes_max: Annotated[int, Field(ge=1024, le=2**40, strict=True)] = 2**20
     """Bytes that may wait for one client behind what it is being sent; more: it is closed as too
-    slow (3008). What it missed of a channel and is larger than this is not recovered."""
+    slow (3008)."""
     channels_max: Count = 128
     """Subscriptions of one client (error 106)."""
     channel_length_max: Annotated[int, Field(ge=1, le=255, strict=True)] = 255

@@ -55,12 +55,4 @@ class Beginning:
             self._suspect(channel)
         elif history.offset < top:
             raise UnavailableError("the history is behind the feed")
-        # Larger than what may wait for a client: one that cannot read it in time would ask for the
-        # same again and again. Without it, it is told that it cannot recover.
-        if not read.reverse and _size(history) > self._limits.outbox_bytes_max:
-            return History(history.offset, history.epoch, [])
         return history
-
-
-def _size(history: History) -> int:
-    return sum(len(body) for _, body in history.publications)

@@ -140,10 +140,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """See `Sink.write`."""
         if self._closing:
             return
-        # A block that found nothing before it may be of any size: only what waits behind it counts.
-        buffered = self._transport.get_write_buffer_size()
-        self._behind = self._behind + len(block) if buffered else 0
-        if min(self._behind, buffered + len(block)) > self._limits.outbox_bytes_max:
+        if self._waits_too_much(len(block)):
             assert self._connection is not None  # noqa: S101 - only a connection writes
             self._connection.slow()
             return
@@ -229,8 +226,12 @@ class WebSocketProtocol(asyncio.Protocol):
         elif frame.opcode is Opcode.CONT:
             self._parts.append(bytes(frame.data))
         else:
-            self._cut_off_unread_pongs()
-            return  # The core has answered it.
+            # The core has answered it. A client may ask for more answers than it reads.
+            if frame.opcode is Opcode.PING and self._waits_too_much(2 + len(frame.data)):
+                if self._connection is not None:
+                    self._connection.slow()
+                self._transport.abort()
+            return
         if frame.fin:
             message, self._parts = b"".join(self._parts), []
             self._receive(message)
@@ -247,12 +248,14 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._connection.receive(message)
 
-    def _cut_off_unread_pongs(self) -> None:
-        """End a client that asks for more than it reads. The core's answers pass `write` by."""
-        if self._transport.get_write_buffer_size() > self._limits.outbox_bytes_max:
-            if self._connection is not None:
-                self._connection.slow()
-            self._transport.abort()
+    def _waits_too_much(self, size: int) -> bool:
+        """Count what is about to be written; tell whether it is too much for a client that reads.
+
+        A block that finds nothing before it may be of any size: only what waits behind it counts.
+        """
+        buffered = self._transport.get_write_buffer_size()
+        self._behind = self._behind + size if buffered else 0
+        return min(self._behind, buffered + size) > self._limits.outbox_bytes_max
 
     def _write_core(self) -> None:
         """Send what the core has to say; an empty part means: nothing comes after this."""

@@ -374,24 +374,6 @@ async def test_recovery_is_limited(store: Store) -> None:
         assert result["was_recovering"]
 
 
-async def test_recovery_is_limited_in_bytes(store: Store) -> None:
-    """Who missed more than may wait for a client is told so: the reply would never arrive."""
-    limits = ClientSettings(insecure=True, outbox_bytes_max=1024)
-    hub = Hub(SETTINGS.model_copy(update={"client": limits}), store, refuse)
-    store.publish("kept:a", *("x" * 500 for _ in range(3)))
-    epoch = store._channel("kept:a").epoch
-    found = []
-    for since, flag in ((1, 0), (0, 0), (0, 2)):
-        wish = {"recover": True, "offset": since, "epoch": epoch, "flag": flag}
-        client = await Client(hub).subscribed("kept:a", **wish)
-        found.append(client.replies()[1])
-    assert len(found[0]["subscribe"]["publications"]) == 2
-    assert found[0]["subscribe"]["recovered"]
-    assert not {"recovered", "publications"} & set(found[1]["subscribe"])
-    assert found[1]["subscribe"]["offset"] == 3
-    assert found[2]["error"]["code"] == 112
-
-
 async def test_subscription_fails_while_the_store_is_away(
     hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
