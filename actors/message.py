@@ -6,6 +6,7 @@ is several times dearer (docs/architecture.md has the figures).
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,8 @@ QUEUE_STAGE: Final = "queue"
 CHANNEL_LENGTH_MAX: Final = 255
 VERSION_MAX: Final = 2**64 - 1
 VERSION_EPOCH_LENGTH_MAX: Final = 255
+COUNT_MAX: Final = 2**53 - 1
+"""Lua, which does the commit, has floats only: larger integers are not exact there."""
 # Printable ASCII without blanks, as Centrifugo's own check; a channel is also part of a key.
 _CHANNEL: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -319,6 +322,16 @@ def check_version(version: int, epoch: str) -> None:
         raise MessageError("version is not between 0 and 2**64 - 1")
     if len(epoch.encode()) > VERSION_EPOCH_LENGTH_MAX:
         raise MessageError(f"version_epoch is longer than {VERSION_EPOCH_LENGTH_MAX} bytes")
+
+
+def check_counts(count: Mapping[str, int]) -> None:
+    """Refuse amounts that a counter cannot be trusted with.
+
+    Raises:
+        MessageError: One is beyond `COUNT_MAX`.
+    """
+    if any(abs(amount) > COUNT_MAX for amount in count.values()):
+        raise MessageError(f"count has an amount beyond {COUNT_MAX}")
 
 
 def id_key(entry_id: str) -> tuple[int, int]:

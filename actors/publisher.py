@@ -16,6 +16,7 @@ from actors.message import (
     Span,
     bury,
     check_channel,
+    check_counts,
     decode_batch,
     decode_json,
     decode_meta,
@@ -31,9 +32,6 @@ from actors.store.interface import Claim, Commit, Committed, Group, Ledger
 log = logging.getLogger(__name__)
 
 _NO_META: Final = Meta()
-
-COUNT_MAX: Final = 2**53 - 1
-"""Amounts beyond this are refused: Lua's numbers are doubles."""
 
 
 class Groups:
@@ -322,8 +320,7 @@ def _countable(value: object, meta: Meta) -> bytes:
     """Return data, written by ourselves, that totals can be put into."""
     if not isinstance(value, dict) or not value:
         raise MessageError("count needs data that is a non-empty object")
-    if any(abs(amount) > COUNT_MAX for amount in meta.count.values()):
-        raise MessageError(f"count has an amount beyond {COUNT_MAX}")
+    check_counts(meta.count)
     return encode_json(value)
 
 

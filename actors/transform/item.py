@@ -11,6 +11,7 @@ from actors.message import (
     Message,
     Meta,
     check_channel,
+    check_counts,
     decode_json,
     decode_meta,
     encode_json,
@@ -22,10 +23,6 @@ MADE_MAX: Final = 10_000
 """Messages that one entry may become."""
 MADE_BYTES_MAX: Final = 16 * 2**20
 """Bytes of data that one entry may become, all its messages together."""
-_COUNT_MAX: Final = 2**53 - 1
-"""Lua, which does the commit, has floats only: larger integers are not exact there."""
-
-
 _OF_MANY: Final = "\x1f"
 """Stands in an idempotency key before what we add: no key of a user's is likely to have it."""
 
@@ -184,8 +181,7 @@ def _meta(message: Message, source: Meta | None, place: str) -> bytes:
     )
     # Structs do not check their fields when they are made; reading them back does.
     decode_meta(text)
-    if any(abs(amount) > _COUNT_MAX for amount in count.values()):
-        raise MessageError(f"count has an amount beyond {_COUNT_MAX}")
+    check_counts(count)
     return b"" if text == b"{}" else text
 
 

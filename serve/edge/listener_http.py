@@ -19,8 +19,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _OF_HEADS: Final = ("on_message_begin", "on_url", "on_header", "on_headers_complete")
-
-
 _PIECE: Final = 16_384
 """Bytes that the parser gets at once. What a message has in its first piece is not counted."""
 _TOO_LARGE: Final = (
