@@ -85,9 +85,12 @@ class RedisQueueReader:
     async def _poll(
         self, after: Mapping[int, str], *, limit: int, block_s: float
     ) -> list[list[Entry]]:
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         end = loop.time() + block_s
         while True:
+            # The library may take our cancellation for a timeout of its own, and try again.
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
             found = []
             for partition, last in after.items():
                 found += await self._read({partition: last}, limit, None)
